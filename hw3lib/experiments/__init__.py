@@ -1,0 +1,1 @@
+"""One module a topic: settings, the run, its result. Nothing else knows data, models and loop."""

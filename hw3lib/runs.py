@@ -1,0 +1,391 @@
+"""The run store: a result is found by its settings, or computed and kept.
+
+A run is made by a frozen `Settings` object. Its key is a hash of the settings; its result is a JSON
+file, with arrays beside it in an .npz and weights in a .safetensors. Results that ship with the package
+lie in `hw3lib/published`, all others in the user's cache. This module knows neither torch nor models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import platformdirs
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from safetensors.numpy import load_file, save_file
+
+import hw3lib
+
+logger = logging.getLogger("hw3lib")
+
+PUBLISHED = Path(__file__).parent / "published"
+
+CANARY_TOLERANCE = 1e-3
+"""Largest relative difference that processors and torch versions may make to a canary."""
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class RunError(RuntimeError):
+    """A stored run is unreadable, incomplete, or not what was asked for."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """How to compute a run; nothing in here changes the result.
+
+    Attributes:
+        device: torch's name of the device; None picks one.
+        checkpoint: file that an interrupted computation resumes from.
+        deadline: `time.monotonic()` by which to stop.
+    """
+
+    device: str | None = None
+    checkpoint: Path | None = None
+    deadline: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a computation returns, before it is stored.
+
+    Attributes:
+        results: numbers, strings and lists that JSON can hold.
+        arrays: larger tables.
+        weights: model weights.
+        data: checksum of the data set.
+        device: name of the device that computed it.
+        seconds: time over all resumptions, where the computation knows it.
+    """
+
+    results: dict[str, Any]
+    arrays: Arrays = field(default_factory=dict)
+    weights: Arrays = field(default_factory=dict)
+    data: str = ""
+    device: str = ""
+    seconds: float | None = None
+
+
+class Settings(BaseModel, ABC):
+    """Everything that a result depends on. Subclasses are the experiments."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    experiment: ClassVar[str]
+    kinds: ClassVar[dict[str, type[Settings]]] = {}
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        Settings.kinds[cls.experiment] = cls
+
+    @abstractmethod
+    def compute(self, context: Context) -> Outcome:
+        """Compute the result."""
+
+    @abstractmethod
+    def canary(self) -> list[float]:
+        """A few losses of the same computation on embedded data, in float32 on the CPU.
+
+        A change of the code that changes what is learnt or measured changes them.
+        """
+
+    def canonical(self) -> str:
+        """The settings as JSON with sorted keys."""
+        content = {"experiment": self.experiment, "settings": self.model_dump(mode="json")}
+        return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def key(self) -> str:
+        """Sixteen hex digits that name the settings."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
+
+    def describe(self) -> str:
+        """The experiment and the settings that differ from their defaults."""
+        parts = []
+        for name, info in type(self).model_fields.items():
+            value = getattr(self, name)
+            if value != info.get_default(call_default_factory=True):
+                parts.append(f"{name}={value.describe() if isinstance(value, Settings) else value}")
+        return f"{self.experiment}({', '.join(parts)})"
+
+    def changed(self, **changes: Any) -> Self:
+        """The same settings with some replaced; unlike `model_copy`, they are validated."""
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | changes)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stored result.
+
+    Attributes:
+        settings: what it was asked for with.
+        results: its numbers.
+        provenance: version, commit, data, device, seconds, time.
+        canary: see `Settings.canary`, as of when it was computed.
+        path: its JSON file.
+    """
+
+    settings: Settings
+    results: dict[str, Any]
+    provenance: dict[str, Any]
+    canary: list[float]
+    path: Path
+
+    @property
+    def key(self) -> str:
+        return self.settings.key
+
+    @cached_property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays stored beside the results."""
+        path = self.path.with_suffix(".npz")
+        if not path.exists():
+            return {}
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+
+    @property
+    def has_weights(self) -> bool:
+        return self.path.with_suffix(".safetensors").exists()
+
+    @cached_property
+    def weights(self) -> dict[str, NDArray[Any]]:
+        """The stored weights.
+
+        Raises:
+            RunError: this run was stored without them.
+        """
+        if not self.has_weights:
+            raise RunError(
+                f"{self.settings.describe()} is stored without weights; get it with "
+                "`run(settings, weights=True)`, which computes them"
+            )
+        return load_file(self.path.with_suffix(".safetensors"))
+
+    @property
+    def published(self) -> bool:
+        """Whether it ships with the package."""
+        return self.path.is_relative_to(PUBLISHED)
+
+    def verify(self) -> float:
+        """Recompute the canary; returns the largest relative difference.
+
+        Raises:
+            RunError: the code now computes something else than what made this run.
+        """
+        now = np.asarray(self.settings.canary())
+        then = np.asarray(self.canary)
+        if now.shape != then.shape:
+            raise RunError(f"{self.settings.describe()} is stale: its canary has another length")
+        difference = float(np.max(np.abs(now - then) / np.maximum(np.abs(then), 1e-12), initial=0))
+        if not difference <= CANARY_TOLERANCE:
+            raise RunError(
+                f"{self.settings.describe()} is stale: the canary was {then.tolist()} and is now "
+                f"{now.tolist()}. The code computes something else than when the run was stored; "
+                "rerun it with `hw3 reproduce`, or undo the change"
+            )
+        return difference
+
+
+def cache_dir() -> Path:
+    """The folder of the user's own runs: `HW3_CACHE`, else the user's cache directory."""
+    return Path(os.environ.get("HW3_CACHE") or platformdirs.user_cache_path("hw3lib") / "runs")
+
+
+def find(settings: Settings, *, weights: bool = False) -> Run | None:
+    """The stored run with these settings, published or cached, or None.
+
+    Args:
+        settings: what to look for.
+        weights: accept only a run that is stored with its weights.
+    """
+    for root in (PUBLISHED, cache_dir()):
+        path = _path(root, settings)
+        if path.exists():
+            try:
+                found = read(path)
+            except RunError as error:
+                logger.warning("%s; it is computed again", error)
+                continue
+            if found.has_weights or not weights:
+                return found
+    return None
+
+
+def run(
+    settings: Settings,
+    *,
+    weights: bool = False,
+    device: str | None = None,
+    deadline: float | None = None,
+    root: Path | None = None,
+) -> Run:
+    """The stored run with these settings; computed and stored if there is none.
+
+    Args:
+        settings: what to run.
+        weights: a run stored without weights does not do.
+        device: torch's name of the device; None picks one.
+        deadline: `time.monotonic()` by which to stop.
+        root: where a computed run is stored; default `cache_dir()`.
+    """
+    found = find(settings, weights=weights)
+    return found or compute(settings, device=device, deadline=deadline, root=root)
+
+
+def compute(
+    settings: Settings,
+    *,
+    device: str | None = None,
+    deadline: float | None = None,
+    root: Path | None = None,
+) -> Run:
+    """Compute a run, whether or not it is stored, and store it."""
+    checkpoint = cache_dir() / "checkpoints" / f"{settings.experiment}-{settings.key}.pt"
+    started = time.monotonic()
+    outcome = settings.compute(Context(device, checkpoint, deadline))
+    seconds = outcome.seconds or time.monotonic() - started
+    path = store(settings, outcome, seconds, root or cache_dir())
+    checkpoint.unlink(missing_ok=True)
+    return read(path)
+
+
+def store(settings: Settings, outcome: Outcome, seconds: float, root: Path) -> Path:
+    """Write a result below `root`; the JSON comes last, so that what can be found is whole."""
+    path = _path(root, settings)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = {}
+    if outcome.arrays:
+        files["npz"] = _write(
+            path.with_suffix(".npz"), lambda part: np.savez_compressed(part, **outcome.arrays)
+        )
+    if outcome.weights:
+        files["safetensors"] = _write(
+            path.with_suffix(".safetensors"), lambda part: save_file(dict(outcome.weights), part)
+        )
+    content = {
+        "experiment": settings.experiment,
+        "settings": settings.model_dump(mode="json"),
+        "results": outcome.results,
+        "canary": settings.canary(),
+        "provenance": _provenance(outcome, seconds),
+        "sha256": files,
+    }
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    _write(path, lambda part: part.write_text(text))
+    return path
+
+
+def publish(settings: Settings, *, weights: bool) -> Run:
+    """Copy a run from the user's cache to the published ones, with or without its weights.
+
+    Raises:
+        RunError: the run is not in the cache.
+    """
+    source = _path(cache_dir(), settings)
+    if not source.exists():
+        raise RunError(f"{settings.describe()} is not in {cache_dir()}; compute it first")
+    target = _path(PUBLISHED, settings)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    content = json.loads(source.read_text())
+    if not weights:
+        content["sha256"].pop("safetensors", None)
+    for suffix in content["sha256"]:
+        data = source.with_suffix(f".{suffix}").read_bytes()
+        _write(target.with_suffix(f".{suffix}"), lambda part, data=data: part.write_bytes(data))
+    text = json.dumps(content, indent=1) + "\n"
+    _write(target, lambda part: part.write_text(text))
+    return read(target)
+
+
+def read(path: Path) -> Run:
+    """Read a stored run.
+
+    Raises:
+        RunError: the file is damaged, a file beside it is missing or altered, or its settings
+            are not of this version.
+    """
+    try:
+        content = json.loads(path.read_text())
+        settings = Settings.kinds[content["experiment"]](**content["settings"])
+        stored = Run(settings, content["results"], content["provenance"], content["canary"], path)
+        files = content["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is not a readable run ({type(error).__name__}: {error})") from error
+    if settings.key != path.stem:
+        raise RunError(f"{path} holds the settings of {settings.key}; it was renamed or altered")
+    for suffix, digest in files.items():
+        beside = path.with_suffix(f".{suffix}")
+        if not beside.exists() or _sha256(beside) != digest:
+            raise RunError(f"{beside} is missing or altered")
+    return stored
+
+
+def stored_runs(root: Path | None = None) -> Iterator[Run]:
+    """All readable runs below `root`; default all that are published, then all cached ones."""
+    for folder in [root] if root else [PUBLISHED, cache_dir()]:
+        for path in sorted(folder.glob("*/*.json")):
+            try:
+                yield read(path)
+            except RunError as error:
+                logger.warning("%s", error)
+
+
+def _path(root: Path, settings: Settings) -> Path:
+    return root / settings.experiment / f"{settings.key}.json"
+
+
+def _write(path: Path, write: Any) -> str:
+    """Write a file so that it appears whole or not at all; returns its SHA-256."""
+    part = path.with_name(f".{os.getpid()}.{path.name}")
+    write(part)
+    digest = _sha256(part)
+    os.replace(part, path)
+    return digest
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _provenance(outcome: Outcome, seconds: float) -> dict[str, Any]:
+    return {
+        "version": hw3lib.__version__,
+        "commit": _commit(),
+        "data": outcome.data,
+        "device": outcome.device,
+        "python": platform.python_version(),
+        "torch": importlib.metadata.version("torch"),
+        "seconds": round(seconds, 1),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+@lru_cache(maxsize=1)
+def _commit() -> str:
+    """The commit of the checkout that this package runs from, "-dirty" if it was changed."""
+    here = Path(__file__).parent
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return "released"
+    return answer.stdout.strip()

@@ -1,0 +1,263 @@
+"""One training loop for every model of the book: seeded, resumable, without per-step waiting.
+
+Data stay on the device. The order of the examples and all noise of an epoch are drawn on the CPU
+from (seed, purpose, epoch), so a run does not depend on the device's generator, and a run that
+is interrupted and resumed equals one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from hw3lib.data import generator
+
+logger = logging.getLogger("hw3lib")
+
+State = dict[str, Tensor]
+
+
+class Objective(Protocol):
+    """What `fit` minimises. The data live in it."""
+
+    num_examples: int
+    metrics: tuple[str, ...]
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """All random numbers of one epoch, a row for each example."""
+        ...
+
+    def loss(self, model: Any, index: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch loss, and the sums of the metrics over the batch."""
+        ...
+
+    def validate(self, model: Any) -> dict[str, float]:
+        """Scores on held-out data."""
+        ...
+
+
+class OutOfTime(Exception):
+    """The time budget ends before the next epoch would; what is done is in the checkpoint."""
+
+
+@dataclass
+class Progress:
+    """What a run has reached after an epoch; all that a resumed run needs.
+
+    Attributes:
+        epoch: epochs completed.
+        history: one row an epoch, row 0 before training: training metrics (`train_…`, the mean
+            over the epoch's examples, None before training) and validation scores (`val_…`).
+        best_epoch: the epoch with the lowest selected score.
+        best_state: the model's state at that epoch, on the CPU.
+        snapshots: the model's states at the asked-for epochs, on the CPU.
+        seconds: time spent training, over all resumptions.
+    """
+
+    epoch: int = 0
+    history: list[dict[str, float | None]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_state: State = field(default_factory=dict)
+    snapshots: dict[int, State] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def fit(
+    model: nn.Module,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    select: str,
+    snapshots: Collection[int] = (),
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 10.0,
+    deadline: float | None = None,
+    label: str = "training",
+) -> Progress:
+    """Minimise an objective over `epochs` passes, and keep the best weights.
+
+    Args:
+        model: on its device; holds the last weights afterwards.
+        objective: the loss, the data and the validation.
+        optimizer: over the model's parameters.
+        epochs, batch_size: the last batch of an epoch may be smaller.
+        seed: fixes the order of the examples and the noise.
+        select: the validation score whose lowest value marks the best epoch.
+        snapshots: epochs after which the weights are kept (0 is before training).
+        checkpoint: file to resume from and to write to; None neither reads nor writes.
+        checkpoint_seconds: write the checkpoint no more often than this.
+        deadline: `time.monotonic()` by which to stop; see `OutOfTime`.
+        label: what the progress bar and the log call the run.
+
+    Raises:
+        OutOfTime: another epoch would not end before `deadline`.
+        FloatingPointError: the loss of an epoch is not finite.
+        ValueError: `epochs` is negative or `batch_size` is below 1.
+    """
+    if epochs < 0 or batch_size < 1:
+        raise ValueError(f"epochs={epochs}, batch_size={batch_size}: need at least 0 and 1")
+    device = next(model.parameters()).device
+    state = _resume(checkpoint, model, optimizer)
+    if not state.history:
+        _record(state, model, {}, _validate(model, objective), select, snapshots)
+    bar = tqdm(total=epochs, initial=state.epoch, desc=label, unit="epoch", disable=not _visible())
+    saved = time.monotonic()
+    try:
+        while state.epoch < epochs:
+            started = time.monotonic()
+            epoch = state.epoch + 1
+            order = torch.randperm(objective.num_examples, generator=generator(seed, "order", epoch))
+            draws = objective.draw(generator(seed, "noise", epoch))
+            train = _train_epoch(model, objective, optimizer, order, draws, batch_size, device)
+            val = _validate(model, objective)
+            state.epoch = epoch
+            _record(state, model, train, val, select, snapshots)
+            now = time.monotonic()
+            state.seconds += now - started
+            late = deadline is not None and now + 1.2 * (now - started) > deadline
+            stop = late and epoch < epochs
+            if checkpoint and (stop or epoch == epochs or now - saved > checkpoint_seconds):
+                _save(checkpoint, state, model, optimizer)
+                saved = now
+            bar.set_postfix({select: f"{val[select]:.4f}"})
+            bar.update()
+            logger.info("%s: epoch %d/%d, %s %.4f", label, epoch, epochs, select, val[select])
+            if stop:
+                raise OutOfTime(f"{label}: {epoch} of {epochs} epochs are done and kept")
+    except KeyboardInterrupt:
+        kept = f"kept in {checkpoint}" if checkpoint and checkpoint.exists() else "not kept"
+        print(
+            f"\n{label}: interrupted after {state.epoch} of {epochs} epochs, which are {kept}. "
+            "Run the same command again to resume.",
+            file=sys.stderr,
+        )
+        raise
+    finally:
+        bar.close()
+    return state
+
+
+@contextlib.contextmanager
+def seeded(seed: int, purpose: str) -> Iterator[None]:
+    """Seed torch's global CPU generator for a block, and put its state back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(seed, purpose).initial_seed())
+        yield
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The named device, or a GPU where there is one, else the CPU."""
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the processor multiplies bfloat16 matrices natively, so that it is worth using."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return bool(probe())
+
+
+def _train_epoch(
+    model: nn.Module,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    order: Tensor,
+    draws: Tensor,
+    batch_size: int,
+    device: torch.device,
+) -> dict[str, float]:
+    model.train()
+    # Both uploads happen once an epoch; the steps below never wait for the device.
+    order, draws = order.to(device), draws.to(device)
+    totals = torch.zeros(len(objective.metrics), device=device, dtype=torch.float64)
+    for index, noise in zip(order.split(batch_size), draws.split(batch_size), strict=True):
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
+            loss, sums = objective.loss(model, index, noise)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        totals += sums
+    means = (totals / objective.num_examples).tolist()
+    if not all(abs(value) < float("inf") for value in means):
+        raise FloatingPointError(
+            f"the training metrics are {dict(zip(objective.metrics, means, strict=True))}; the run "
+            "diverged. Lower the learning rate."
+        )
+    return dict(zip(objective.metrics, means, strict=True))
+
+
+def _validate(model: nn.Module, objective: Objective) -> dict[str, float]:
+    model.eval()
+    return objective.validate(model)
+
+
+def _record(
+    state: Progress,
+    model: nn.Module,
+    train: dict[str, float],
+    val: dict[str, float],
+    select: str,
+    snapshots: Collection[int],
+) -> None:
+    """Add an epoch's row to the history; keep the weights if they are the best or asked for."""
+    row: dict[str, float | None] = {"epoch": state.epoch}
+    row |= {f"train_{key}": value for key, value in train.items()}
+    row |= {f"val_{key}": value for key, value in val.items()}
+    best = state.history[state.best_epoch][f"val_{select}"] if state.history else None
+    state.history.append(row)
+    if best is None or val[select] < best:
+        state.best_epoch, state.best_state = state.epoch, _cpu_state(model)
+    if state.epoch in snapshots:
+        state.snapshots[state.epoch] = _cpu_state(model)
+
+
+def _cpu_state(model: nn.Module) -> State:
+    return {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+
+
+def _save(
+    path: Path, state: Progress, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    torch.save(
+        {
+            "progress": vars(state),
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        },
+        part,
+    )
+    os.replace(part, path)
+
+
+def _resume(path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+    if path is None or not path.exists():
+        return Progress()
+    device = next(model.parameters()).device
+    stored = torch.load(path, map_location=device, weights_only=True)
+    model.load_state_dict(stored["model"])
+    optimizer.load_state_dict(stored["optimizer"])
+    progress = Progress(**stored["progress"])
+    progress.best_state = {key: value.cpu() for key, value in progress.best_state.items()}
+    return progress
+
+
+def _visible() -> bool:
+    """Whether somebody watches: a terminal or a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
