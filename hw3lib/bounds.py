@@ -111,7 +111,7 @@ def importance_weighted_bound(
     if not ks or ks[0] < 1 or ks != sorted(set(ks)):
         raise ValueError(f"num_samples={ks}: give one or more ascending values of at least 1")
     mean, log_std = (_at_least_float32(t) for t in model.encode(x))
-    n, d = mean.shape
+    n = len(mean)
     image_block = min(n, rows)
     sample_block = max(1, rows // image_block)
     bounds = torch.empty(n, len(ks), dtype=mean.dtype, device=mean.device)

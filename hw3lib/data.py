@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,10 @@ SHA256 = {
         "y_test": "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
     },
 }
+
+
+Source = tuple[Path, Callable[[Path], np.ndarray]]
+"""A file, and how one array is read from it."""
 
 
 class DataError(RuntimeError):
@@ -118,7 +122,9 @@ def download(name: str, root: Path | None = None) -> Path:
         try:
             MNIST(part, download=True)
         except (OSError, RuntimeError) as error:
-            raise DataError(f"MNIST could not be downloaded ({error}). {_ways_out(root)}") from error
+            raise DataError(
+                f"MNIST could not be downloaded ({error}). {_ways_out(root)}"
+            ) from error
         _verified(name, _mnist_arrays(Path(part)))
         shutil.rmtree(root / "MNIST", ignore_errors=True)
         os.replace(Path(part) / "MNIST", root / "MNIST")
@@ -162,7 +168,7 @@ def _ways_out(root: Path) -> str:
     )
 
 
-def _mnist_arrays(root: Path) -> dict[str, tuple[Path, Callable[[], np.ndarray]]]:
+def _mnist_arrays(root: Path) -> dict[str, Source]:
     """Where each of the four arrays lies, and how it is read from there."""
     npz, raw = root / "mnist.npz", root / "MNIST" / "raw"
     if raw.is_dir():
@@ -175,28 +181,27 @@ def _mnist_arrays(root: Path) -> dict[str, tuple[Path, Callable[[], np.ndarray]]
             "y_test": raw / "t10k-labels-idx1-ubyte",
         }
         return {
-            key: (path, lambda path=path: read_sn3_pascalvincent_tensor(str(path)).numpy())
+            key: (path, lambda file: read_sn3_pascalvincent_tensor(str(file)).numpy())
             for key, path in files.items()
         }
     if npz.is_file():
-        return {key: (npz, lambda key=key: _read_npz(npz, key)) for key in ARRAYS}
+        return {key: (npz, partial(_read_npz, key)) for key in ARRAYS}
     raise DataError(f"MNIST is not on this machine. {_ways_out(root)}")
 
 
-def _read_npz(path: Path, key: str) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as archive:
+def _read_npz(key: str, path: Path) -> np.ndarray:
+    # np.load would leave a file that it opened itself open where the archive is damaged.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         return np.ascontiguousarray(archive[key])
 
 
-def _verified(
-    name: str, sources: dict[str, tuple[Path, Callable[[], np.ndarray]]]
-) -> dict[str, np.ndarray]:
+def _verified(name: str, sources: dict[str, Source]) -> dict[str, np.ndarray]:
     """Read every array and compare it with its known SHA-256."""
     arrays = {}
     for key, (path, read) in sources.items():
         remedy = f"Delete it and run `hw3 data fetch {name}`, or put the original file there."
         try:
-            array = read()
+            array = read(path)
         except FileNotFoundError as error:
             raise DataError(f"{path} is missing, so {name} is incomplete. {remedy}") from error
         except Exception as error:  # the readers raise many types on damaged files

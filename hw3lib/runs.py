@@ -1,8 +1,9 @@
 """The run store: a result is found by its settings, or computed and kept.
 
-A run is made by a frozen `Settings` object. Its key is a hash of the settings; its result is a JSON
-file, with arrays beside it in an .npz and weights in a .safetensors. Results that ship with the package
-lie in `hw3lib/published`, all others in the user's cache. This module knows neither torch nor models.
+A run is made by a frozen `Settings` object. Its key is a hash of the settings; its result is a
+JSON file, with arrays beside it in an .npz and weights in a .safetensors. Results that ship with
+the package lie in `hw3lib/published`, all others in the user's cache. This module knows neither
+torch nor models.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import platform
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
@@ -115,6 +116,11 @@ class Settings(BaseModel, ABC):
         """Sixteen hex digits that name the settings."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
 
+    @property
+    def line(self) -> str:
+        """Names the checkpoint; settings that differ only in how far they go may share it."""
+        return self.key
+
     def describe(self) -> str:
         """The experiment and the settings that differ from their defaults."""
         parts = []
@@ -126,7 +132,8 @@ class Settings(BaseModel, ABC):
 
     def changed(self, **changes: Any) -> Self:
         """The same settings with some replaced; unlike `model_copy`, they are validated."""
-        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | changes)
+        current = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**current | changes)
 
 
 @dataclass(frozen=True)
@@ -257,23 +264,33 @@ def compute(
     root: Path | None = None,
 ) -> Run:
     """Compute a run, whether or not it is stored, and store it."""
-    checkpoint = cache_dir() / "checkpoints" / f"{settings.experiment}-{settings.key}.pt"
+    canary = settings.canary()
     started = time.monotonic()
-    outcome = settings.compute(Context(device, checkpoint, deadline))
+    outcome = settings.compute(Context(device, checkpoint_path(settings, canary), deadline))
     seconds = outcome.seconds or time.monotonic() - started
-    path = store(settings, outcome, seconds, root or cache_dir())
-    checkpoint.unlink(missing_ok=True)
-    return read(path)
+    return read(_store(settings, outcome, canary, seconds, root or cache_dir()))
 
 
-def store(settings: Settings, outcome: Outcome, seconds: float, root: Path) -> Path:
+def checkpoint_path(settings: Settings, canary: list[float]) -> Path:
+    """Where an interrupted computation is kept.
+
+    The name holds the canary: code that computes something else does not resume from it.
+    """
+    code = hashlib.sha256(json.dumps(canary).encode()).hexdigest()[:8]
+    return cache_dir() / "checkpoints" / f"{settings.experiment}-{settings.line}-{code}.pt"
+
+
+def _store(
+    settings: Settings, outcome: Outcome, canary: list[float], seconds: float, root: Path
+) -> Path:
     """Write a result below `root`; the JSON comes last, so that what can be found is whole."""
     path = _path(root, settings)
     path.parent.mkdir(parents=True, exist_ok=True)
     files = {}
     if outcome.arrays:
+        arrays: dict[str, Any] = dict(outcome.arrays)
         files["npz"] = _write(
-            path.with_suffix(".npz"), lambda part: np.savez_compressed(part, **outcome.arrays)
+            path.with_suffix(".npz"), lambda part: np.savez_compressed(part, **arrays)
         )
     if outcome.weights:
         files["safetensors"] = _write(
@@ -283,7 +300,7 @@ def store(settings: Settings, outcome: Outcome, seconds: float, root: Path) -> P
         "experiment": settings.experiment,
         "settings": settings.model_dump(mode="json"),
         "results": outcome.results,
-        "canary": settings.canary(),
+        "canary": canary,
         "provenance": _provenance(outcome, seconds),
         "sha256": files,
     }
@@ -335,6 +352,17 @@ def read(path: Path) -> Run:
         if not beside.exists() or _sha256(beside) != digest:
             raise RunError(f"{beside} is missing or altered")
     return stored
+
+
+def published_seeds(settings: Settings, seeds: Iterable[int] = range(10)) -> list[Run]:
+    """The run with these settings, computed if need be, then the published ones of other seeds.
+
+    What only this machine has in its cache is left out, so that the list is the same everywhere.
+    """
+    asked = run(settings)
+    others = (settings.changed(seed=seed) for seed in seeds)
+    found = (find(other) for other in others if other != settings)
+    return [asked, *(other for other in found if other and other.published)]
 
 
 def stored_runs(root: Path | None = None) -> Iterator[Run]:

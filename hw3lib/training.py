@@ -32,7 +32,11 @@ class Objective(Protocol):
     """What `fit` minimises. The data live in it."""
 
     num_examples: int
-    metrics: tuple[str, ...]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the sums that `loss` returns."""
+        ...
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """All random numbers of one epoch, a row for each example."""
@@ -98,7 +102,8 @@ def fit(
         seed: fixes the order of the examples and the noise.
         select: the validation score whose lowest value marks the best epoch.
         snapshots: epochs after which the weights are kept (0 is before training).
-        checkpoint: file to resume from and to write to; None neither reads nor writes.
+        checkpoint: file to resume from and to write to; None neither reads nor writes. A run of
+            more epochs goes on where a shorter one with the same file ended.
         checkpoint_seconds: write the checkpoint no more often than this.
         deadline: `time.monotonic()` by which to stop; see `OutOfTime`.
         label: what the progress bar and the log call the run.
@@ -111,7 +116,10 @@ def fit(
     if epochs < 0 or batch_size < 1:
         raise ValueError(f"epochs={epochs}, batch_size={batch_size}: need at least 0 and 1")
     device = next(model.parameters()).device
-    state = _resume(checkpoint, model, optimizer)
+    if checkpoint and _epochs_in(checkpoint) > epochs:
+        checkpoint = None  # a longer run's; it cannot be shortened, and must not be overwritten
+    resumable = checkpoint and checkpoint.exists()
+    state = _resume(checkpoint, model, optimizer) if checkpoint and resumable else Progress()
     if not state.history:
         _record(state, model, {}, _validate(model, objective), select, snapshots)
     bar = tqdm(total=epochs, initial=state.epoch, desc=label, unit="epoch", disable=not _visible())
@@ -120,7 +128,9 @@ def fit(
         while state.epoch < epochs:
             started = time.monotonic()
             epoch = state.epoch + 1
-            order = torch.randperm(objective.num_examples, generator=generator(seed, "order", epoch))
+            order = torch.randperm(
+                objective.num_examples, generator=generator(seed, "order", epoch)
+            )
             draws = objective.draw(generator(seed, "noise", epoch))
             train = _train_epoch(model, objective, optimizer, order, draws, batch_size, device)
             val = _validate(model, objective)
@@ -167,7 +177,7 @@ def pick_device(name: str | None = None) -> torch.device:
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the processor multiplies bfloat16 matrices natively, so that it is worth using."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return bool(probe())
 
@@ -230,9 +240,7 @@ def _cpu_state(model: nn.Module) -> State:
     return {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
 
 
-def _save(
-    path: Path, state: Progress, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
+def _save(path: Path, state: Progress, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
     torch.save(
@@ -246,9 +254,7 @@ def _save(
     os.replace(part, path)
 
 
-def _resume(path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    if path is None or not path.exists():
-        return Progress()
+def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
     device = next(model.parameters()).device
     stored = torch.load(path, map_location=device, weights_only=True)
     model.load_state_dict(stored["model"])
@@ -256,6 +262,14 @@ def _resume(path: Path | None, model: nn.Module, optimizer: torch.optim.Optimize
     progress = Progress(**stored["progress"])
     progress.best_state = {key: value.cpu() for key, value in progress.best_state.items()}
     return progress
+
+
+def _epochs_in(path: Path) -> int:
+    """Epochs that a checkpoint holds, 0 if there is none."""
+    if not path.exists():
+        return 0
+    stored = torch.load(path, map_location="meta", weights_only=True)
+    return int(stored["progress"]["epoch"])
 
 
 def _visible() -> bool:

@@ -183,11 +183,11 @@ def evaluate_elbo(
 
     Every image has equal weight, also those of a ragged last batch.
     """
-    nll, kl = 0.0, 0.0
+    nll, kl = torch.zeros(2, dtype=torch.float64, device=images.device)
     for x, e in zip(images.split(batch_size), noise.split(batch_size), strict=True):
         terms = elbo_terms(model, x, e)
-        nll = nll + terms.nll.double().sum()
-        kl = kl + terms.kl.double().sum()
+        nll += terms.nll.double().sum()
+        kl += terms.kl.double().sum()
     mean_nll, mean_kl = float(nll) / len(images), float(kl) / len(images)
     return {"nll": mean_nll, "kl": mean_kl, "bpd": float(bits_per_dim(mean_nll + mean_kl))}
 

@@ -63,7 +63,8 @@ class TrainVAE(Settings):
         }
         arrays["test_labels"] = dataset.y_test[:STORED_CODES].cpu().numpy().astype(np.uint8)
         weights = {f"best.{name}": value.numpy() for name, value in progress.best_state.items()}
-        for epoch, state in progress.snapshots.items():
+        for epoch in self.snapshot_epochs():
+            state = progress.snapshots[epoch]
             # Half precision is ample for pictures and halves the file.
             weights |= {f"epoch{epoch}.{k}": v.half().numpy() for k, v in state.items()}
         return Outcome(
@@ -104,11 +105,20 @@ class TrainVAE(Settings):
             batch_size=self.batch_size,
             seed=self.seed,
             select="bpd",
-            snapshots={*SNAPSHOT_EPOCHS, self.epochs},
+            snapshots=self.snapshot_epochs(),
             label=self.describe(),
             **options,
         )
         return model, progress
+
+    @property
+    def line(self) -> str:
+        """Runs that differ only in their epochs share a checkpoint: the longer one goes on."""
+        return self.changed(epochs=0).key
+
+    def snapshot_epochs(self) -> list[int]:
+        """Epochs whose weights this run keeps."""
+        return [epoch for epoch in SNAPSHOT_EPOCHS if epoch < self.epochs] + [self.epochs]
 
     def build(self, device: torch.device) -> tuple[VAE, torch.optim.Optimizer]:
         """The untrained model, its weights drawn on the CPU, and its optimizer."""
@@ -167,7 +177,7 @@ def load_vae(settings: TrainVAE, epoch: int | None = None) -> VAE:
         if name.startswith(prefix)
     }
     if not state:
-        kept = sorted({*SNAPSHOT_EPOCHS, settings.epochs} & set(range(settings.epochs + 1)))
+        kept = settings.snapshot_epochs()
         raise ValueError(f"no snapshot at epoch {epoch}; this run keeps epochs {kept}")
     model = VAE(settings.latent_dim, settings.num_filters)
     model.load_state_dict(state)

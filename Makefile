@@ -1,0 +1,63 @@
+# Every target sets up what it needs: Python 3.11 or newer and make are enough.
+.DEFAULT_GOAL := help
+.PHONY: help setup book test pages notebooks lock clean
+
+BIN := .venv/bin
+READY := .venv/.ready
+# The first interpreter that is new enough; `make PYTHON=...` overrides.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## Make .venv and install everything (the other targets do this by themselves)
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found: make PYTHON=/path/to/python3"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+book: $(READY) ## Build the book; prints the path of its first page
+	$(BIN)/jupyter-book build book/ -W -n --keep-going
+	@echo "The book: $(CURDIR)/_build/html/index.html"
+
+# One thread a process: the tests already keep every core busy.
+test: export OMP_NUM_THREADS = 1
+test: $(READY) ## Check style, types, the library, the notebooks' outputs
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest --nbval -n auto --maxprocesses 8 --dist loadfile -m "not browser"
+
+pages: book ## Look at every built page in a headless browser
+	$(BIN)/pytest -n auto --maxprocesses 4 -m browser tests/book
+
+# The MyST text is what people edit; the .ipynb is made from it. `make notebooks NB=q1_03` does one.
+NB ?= q
+notebooks: $(patsubst book/text/%.md,execute-%,$(wildcard book/text/$(NB)*.md)) ## Execute notebooks anew from their text; NB=q1_03 for one
+
+execute-%: $(READY)
+	$(BIN)/jupytext --quiet --update --to ipynb --output book/$*.ipynb book/text/$*.md
+	$(BIN)/ruff check --quiet --fix --exit-zero book/$*.ipynb
+	$(BIN)/ruff format --quiet book/$*.ipynb
+	$(BIN)/jupytext --quiet --to md:myst --output book/text/$*.md book/$*.ipynb
+	$(BIN)/jupyter execute --inplace --timeout=600 book/$*.ipynb
+	$(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys "metadata.language_info.version \
+		metadata.papermill cell.metadata.papermill cell.metadata.execution" book/$*.ipynb
+
+# Run with the oldest supported Python: what installs there installs on newer ones too. CUDA's
+# libraries and Triton are left out, since torch itself pins them and only on Linux.
+lock: ## Move every pin in constraints.txt to the newest version that fits
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet '.[dev]'
+	grep '^#' constraints.txt > .venv-lock/constraints.txt
+	.venv-lock/bin/python -m pip freeze --exclude hw3lib | grep -vE '^(cuda-|nvidia-|triton)' \
+		>> .venv-lock/constraints.txt
+	mv .venv-lock/constraints.txt constraints.txt
+	rm -rf .venv-lock
+
+clean: ## Remove what the targets made, except .venv
+	rm -rf _build build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

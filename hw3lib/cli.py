@@ -1,0 +1,225 @@
+"""The command line: `hw3 run`, `hw3 runs`, `hw3 data`, `hw3 reproduce`.
+
+Modules that need torch are imported inside the commands, so that `hw3 --help` is quick.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from hw3lib.runs import Run, Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__.split("\n")[0])
+runs_app = typer.Typer(no_args_is_help=True, help="Look at stored runs and verify them.")
+data_app = typer.Typer(no_args_is_help=True, help="Fetch and check the data sets.")
+app.add_typer(runs_app, name="runs")
+app.add_typer(data_app, name="data")
+
+RESERVE_SECONDS = 20.0
+"""Part of a time budget kept for evaluating and storing the run in hand."""
+
+Device = Annotated[str | None, typer.Option(help="torch's name of the device, such as cuda or cpu")]
+Keys = Annotated[list[str] | None, typer.Argument(help="keys or their beginnings; default all")]
+
+
+@app.command("run")
+def run_command(
+    experiment: Annotated[str, typer.Argument(help="such as vae_training")],
+    settings: Annotated[list[str] | None, typer.Argument(help="name=value, such as beta=4")] = None,
+    device: Device = None,
+    weights: Annotated[bool, typer.Option(help="insist on stored weights")] = False,
+) -> None:
+    """Find the run with these settings, or compute and store it."""
+    from hw3lib import runs
+
+    wanted = _parse(experiment, settings or [])
+    _show(runs.run(wanted, device=device, weights=weights))
+
+
+@runs_app.command("list")
+def list_command() -> None:
+    """All stored runs: published ones first, then those in the user's cache."""
+    from hw3lib import runs
+
+    _load_experiments()
+    table = Table("key", "run", "data", "device", "seconds", "where")
+    for stored in runs.stored_runs():
+        made = stored.provenance
+        where = "published" if stored.published else "cache"
+        name = stored.settings.describe()
+        table.add_row(stored.key, name, made["data"], made["device"], f"{made['seconds']:g}", where)
+    Console().print(table)
+
+
+@runs_app.command("show")
+def show_command(key: str) -> None:
+    """Settings, results and provenance of one run."""
+    (stored, *_) = _select([key])
+    _show(stored)
+
+
+@runs_app.command("verify")
+def verify_command(keys: Keys = None) -> None:
+    """Recompute canaries: does the code still compute what made these runs?"""
+    from hw3lib.runs import RunError
+
+    stale = 0
+    for stored in _select(keys):
+        try:
+            difference = stored.verify()
+            typer.echo(f"ok     {stored.key}  {stored.settings.describe()}  ({difference:.1e})")
+        except RunError as error:
+            stale += 1
+            typer.echo(f"STALE  {stored.key}  {error}")
+    if stale:
+        raise typer.Exit(1)
+
+
+@data_app.command("fetch")
+def fetch_command(name: Annotated[str, typer.Argument(help="mnist")]) -> None:
+    """Download a data set; it appears only once it is whole and verified."""
+    from hw3lib import data
+
+    typer.echo(f"{name} is in {data.download(name)}")
+
+
+@data_app.command("check")
+def check_command(name: Annotated[str, typer.Argument(help="mnist or digits")]) -> None:
+    """Read a data set and compare every byte with its checksum."""
+    from hw3lib import data
+
+    found = data.load(name)
+    sizes = f"{len(found.x_train):,} training and {len(found.x_test):,} test images"
+    typer.echo(f"{name}: {sizes}, checksum {found.checksum}")
+
+
+@app.command("reproduce")
+def reproduce_command(
+    seeds: Annotated[str, typer.Option(help="such as 0, 0-4 or 0,2,5")] = "0",
+    only: Annotated[str, typer.Option(help="runs whose description contains this")] = "",
+    device: Device = None,
+    time_budget: Annotated[float | None, typer.Option(help="seconds; stops before")] = None,
+    publish: Annotated[bool, typer.Option(help="copy the results into the package")] = False,
+) -> None:
+    """Compute every published run that is missing or stale; resumes where it stopped."""
+    from hw3lib import runs
+    from hw3lib.experiments.published import published
+    from hw3lib.training import OutOfTime
+
+    deadline = time.monotonic() + time_budget - RESERVE_SECONDS if time_budget else None
+    entries = [e for e in published(_seeds(seeds)) if only in e.settings.describe()]
+    done = 0
+    for entry in entries:
+        stored = runs.find(entry.settings, weights=entry.weights)
+        note = "stored"
+        if stored is None or _is_stale(stored):
+            if deadline and time.monotonic() > deadline:
+                break
+            try:
+                stored = runs.compute(entry.settings, device=device, deadline=deadline)
+            except OutOfTime as stop:
+                typer.echo(f"{stop}; run the same command again to go on")
+                break
+            note = f"computed in {stored.provenance['seconds']:g} s"
+        if publish and not stored.published:
+            runs.publish(entry.settings, weights=entry.weights)
+            note += ", published"
+        done += 1
+        typer.echo(f"{done}/{len(entries)}  {stored.key}  {entry.settings.describe()}: {note}")
+    if done < len(entries):
+        typer.echo(f"{len(entries) - done} of {len(entries)} runs are left")
+        raise typer.Exit(3)
+
+
+def main() -> None:
+    """Entry point: known errors become one line, without a traceback."""
+    from hw3lib.runs import RunError
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (RunError, ValueError, OSError, RuntimeError) as error:
+        typer.echo(f"hw3: {error}", err=True)
+        sys.exit(1)
+
+
+def _load_experiments() -> None:
+    import hw3lib.experiments.published  # noqa: F401  (registers every kind of settings)
+
+
+def _parse(experiment: str, assignments: Sequence[str]) -> Settings:
+    """Settings from name=value words; the values are validated by the settings themselves."""
+    from hw3lib.runs import Settings
+
+    _load_experiments()
+    if experiment not in Settings.kinds:
+        raise ValueError(f"no experiment {experiment!r}; there are {', '.join(Settings.kinds)}")
+    values: dict[str, Any] = {}
+    for word in assignments:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"{word!r} is not name=value")
+        values[name] = value
+    return Settings.kinds[experiment](**values)
+
+
+def _select(keys: Sequence[str] | None) -> list[Run]:
+    from hw3lib import runs
+
+    _load_experiments()
+    stored = list(runs.stored_runs())
+    if not keys:
+        return stored
+    chosen = [one for one in stored if one.key.startswith(tuple(keys))]
+    missing = [key for key in keys if not any(one.key.startswith(key) for one in chosen)]
+    if missing:
+        raise ValueError(f"no stored run begins with {', '.join(missing)}; see `hw3 runs list`")
+    return chosen
+
+
+def _seeds(text: str) -> list[int]:
+    """Seeds of a text such as "0-2,5", which means 0, 1, 2 and 5."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not first.isdecimal() or (last and not last.isdecimal()):
+            raise ValueError(f"--seeds {text!r}: give seeds such as 0, 0-4 or 0,2,5")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
+
+
+def _is_stale(stored: Run) -> bool:
+    from hw3lib.runs import RunError
+
+    try:
+        stored.verify()
+    except RunError as error:
+        logging.getLogger("hw3lib").warning("%s", error)
+        return True
+    return False
+
+
+def _show(stored: Run) -> None:
+    console = Console()
+    console.print(f"[bold]{stored.settings.describe()}[/bold]  {stored.key}")
+    console.print_json(data={"settings": stored.settings.model_dump(mode="json")})
+    results = {k: v for k, v in stored.results.items() if k != "history"}
+    console.print_json(data={"results": results, "provenance": stored.provenance})
+    files = [p.name for p in sorted(Path(stored.path.parent).glob(f"{stored.key}.*"))]
+    console.print(f"files in {stored.path.parent}: {', '.join(files)}")
+
+
+if __name__ == "__main__":
+    main()

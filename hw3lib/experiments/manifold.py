@@ -1,0 +1,152 @@
+"""How orderly the two-dimensional manifold is (question 1.10): classes, regions, smoothness.
+
+Pure measures on what a decoder and a classifier gave: a class map is an array (S, S) of the classes
+of S x S tiles, and tiles are images (S, S, H, W).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.ndimage
+import scipy.stats
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def equal_neighbours(classes: ArrayLike) -> float:
+    """Share of side-by-side pairs of tiles that have the same class."""
+    c = np.asarray(classes)
+    same = np.concatenate([(c[1:] == c[:-1]).ravel(), (c[:, 1:] == c[:, :-1]).ravel()])
+    return float(same.mean())
+
+
+def equal_neighbours_at_random(classes: ArrayLike) -> float:
+    """The share to expect if the same tiles lay in random order: that of all pairs of tiles."""
+    counts = np.unique(np.asarray(classes), return_counts=True)[1]
+    total = counts.sum()
+    return float((counts * (counts - 1)).sum() / (total * (total - 1)))
+
+
+def num_regions(classes: ArrayLike, num_classes: int = 10) -> Ints:
+    """Connected regions of each class, (num_classes,); tiles connect along their sides."""
+    c = np.asarray(classes)
+    return np.array([scipy.ndimage.label(c == k)[1] for k in range(num_classes)])
+
+
+def largest_region_share(classes: ArrayLike) -> float:
+    """Share of all tiles that belong to the largest region of their class."""
+    c = np.asarray(classes)
+    inside = 0
+    for k in np.unique(c):
+        labels, _ = scipy.ndimage.label(c == k)
+        inside += int(np.bincount(labels.ravel())[1:].max())
+    return inside / c.size
+
+
+def shuffled(classes: ArrayLike, seed: int = 0) -> NDArray[Any]:
+    """The same tiles in random order."""
+    c = np.asarray(classes)
+    return np.random.default_rng(seed).permutation(c.ravel()).reshape(c.shape)
+
+
+def rms_difference(a: ArrayLike, b: ArrayLike) -> Floats:
+    """Root-mean-square difference per pixel of images a and b (..., H, W): (...)."""
+    difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    rms: Floats = np.sqrt(np.square(difference).mean((-1, -2)))
+    return rms
+
+
+def neighbour_distances(tiles: ArrayLike) -> Floats:
+    """Root-mean-square difference per pixel of each pair of side-by-side tiles, (2 S (S - 1),)."""
+    t = np.asarray(tiles, dtype=np.float64)
+    down, right = rms_difference(t[1:], t[:-1]), rms_difference(t[:, 1:], t[:, :-1])
+    return np.concatenate([down.ravel(), right.ravel()])
+
+
+def random_pair_distances(tiles: ArrayLike, num: int = 2000, seed: int = 0) -> Floats:
+    """The same difference for `num` pairs of different tiles drawn at random."""
+    t = np.asarray(tiles, dtype=np.float64)
+    flat = t.reshape(-1, *t.shape[2:])
+    rng = np.random.default_rng(seed)
+    first = rng.integers(0, len(flat), num)
+    second = (first + rng.integers(1, len(flat), num)) % len(flat)
+    return rms_difference(flat[first], flat[second])
+
+
+@dataclass(frozen=True)
+class Order:
+    """How well classes line up in a given order along the best direction of the plane.
+
+    Attributes:
+        correlation: Kendall's rank correlation (tau-b) along that direction, at most 1.
+        angle: of the direction, in degrees counterclockwise from the first axis.
+        p_value: share of random assignments of the classes' centres that do as well.
+    """
+
+    correlation: float
+    angle: float
+    p_value: float
+
+
+def best_order(
+    centres: ArrayLike, ranks: Sequence[int], *, angles: int = 180, trials: int = 999, seed: int = 0
+) -> Order:
+    """Find the direction along which class centres follow an order best.
+
+    Turning and mirroring the plane does not change the answer, which is why all directions are
+    tried. So many directions find some order in anything; the p-value accounts for that.
+
+    Args:
+        centres: (C, 2) positions of the classes.
+        ranks: place of each class in the order; equal places mean no order between them.
+        angles: directions tried, over the full turn.
+        trials: random assignments for the p-value.
+        seed: of the assignments.
+    """
+    points, place = np.asarray(centres, dtype=np.float64), np.asarray(ranks)
+    turn = np.linspace(0, 2 * np.pi, angles, endpoint=False)
+    along = points @ np.stack([np.cos(turn), np.sin(turn)])
+    taus = _kendall(along, place)
+    rng = np.random.default_rng(seed)
+    best = float(taus.max())
+    others = [_kendall(along, rng.permutation(place)).max() for _ in range(trials)]
+    p_value = (1 + int(np.sum(np.array(others) >= best - 1e-12))) / (trials + 1)
+    return Order(best, float(np.degrees(turn[taus.argmax()])), p_value)
+
+
+def linear_share(values: ArrayLike, positions: ArrayLike, groups: ArrayLike) -> float:
+    """Share of a quantity's variance within groups that is linear in the position (R^2).
+
+    Args:
+        values: (N,), such as the slant of each tile.
+        positions: (N, 2).
+        groups: (N,), such as the class of each tile; the mean of a group is taken out first.
+
+    Returns:
+        0 to 1; 0 also if the quantity does not vary.
+    """
+    y, x = np.asarray(values, dtype=np.float64), np.asarray(positions, dtype=np.float64)
+    y, x = y.copy(), x.copy()
+    for group in np.unique(np.asarray(groups)):
+        member = np.asarray(groups) == group
+        y[member] -= y[member].mean()
+        x[member] -= x[member].mean(0)
+    fitted = x @ np.linalg.lstsq(x, y, rcond=None)[0]
+    total = np.square(y).sum()
+    return float(1 - np.square(y - fitted).sum() / total) if total > 0 else 0.0
+
+
+def _kendall(along: Floats, place: NDArray[Any]) -> Floats:
+    """Kendall's tau-b of each column of `along` (C, A) with `place` (C,)."""
+    i, j = np.triu_indices(len(place), 1)
+    sign = np.sign(place[j] - place[i])
+    concord = np.sign(along[j] - along[i]) * sign[:, None]
+    ordered = max(int(np.abs(sign).sum()), 1)
+    tau: Floats = concord.sum(0) / np.sqrt(ordered * len(i))
+    return tau

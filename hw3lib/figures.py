@@ -1,0 +1,121 @@
+"""Arrays in, matplotlib figures out. Nothing in here knows a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
+from numpy.typing import ArrayLike, NDArray
+
+
+class SupportsInterval(Protocol):
+    """An estimate with the ends of its interval."""
+
+    @property
+    def value(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+
+
+def use_style() -> None:
+    """The look of all figures of the book: opaque white, so that they read on dark pages too."""
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
+    plt.rcParams.update(
+        {
+            "figure.figsize": (7.0, 4.0),
+            "figure.dpi": 110,
+            "savefig.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "image.cmap": "gray",
+            "image.interpolation": "nearest",
+            "axes.titlesize": "medium",
+        }
+    )
+
+
+def tile(images: ArrayLike, columns: int, pad: int = 1) -> NDArray[Any]:
+    """Lay images (N, H, W) out on one canvas, row by row, `pad` pixels of the maximum between.
+
+    A last row that is not full is filled with the minimum.
+    """
+    x = np.asarray(images)
+    n, h, w = x.shape
+    rows = -(-n // columns)
+    canvas = np.full((rows * columns, h + pad, w + pad), x.max(), dtype=x.dtype)
+    canvas[:, :h, :w] = x.min()
+    canvas[:n, :h, :w] = x
+    grid = canvas.reshape(rows, columns, h + pad, w + pad).swapaxes(1, 2)
+    return grid.reshape(rows * (h + pad), columns * (w + pad))[: -pad or None, : -pad or None]
+
+
+def show_images(
+    ax: Axes, images: ArrayLike, columns: int, title: str = "", vmax: float = 15
+) -> None:
+    """Draw images (N, H, W) with grey levels 0..vmax as a grid into one axes."""
+    ax.imshow(tile(images, columns), vmin=0, vmax=vmax)
+    ax.set_title(title)
+    ax.set_axis_off()
+
+
+def image_panels(
+    panels: Sequence[tuple[str, ArrayLike]], columns: int, vmax: float = 15, width: float = 3.2
+) -> Figure:
+    """Grids of images side by side, each under its title.
+
+    Args:
+        panels: (title, images (N, H, W)) from left to right.
+        columns: images in a row of each panel.
+        vmax: the grey level drawn white.
+        width: inches of one panel.
+    """
+    first = tile(panels[0][1], columns)
+    height = width * first.shape[0] / first.shape[1] + 0.3
+    fig, axes = plt.subplots(1, len(panels), figsize=(width * len(panels), height), squeeze=False)
+    for ax, (title, images) in zip(axes[0], panels, strict=True):
+        show_images(ax, images, columns, title, vmax)
+    return fig
+
+
+def band(ax: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, **style: Any) -> None:
+    """Shade an interval around a curve in the colour of the last line drawn."""
+    colour = style.pop("color", ax.lines[-1].get_color())
+    ax.fill_between(np.asarray(x), low, high, color=colour, alpha=0.2, lw=0, **style)
+
+
+def error_bars(ax: Axes, x: ArrayLike, intervals: Sequence[SupportsInterval], **style: Any) -> None:
+    """Draw estimates over x, joined by a line, each with its interval as a bar.
+
+    Args:
+        ax: where to.
+        x: one position an interval.
+        intervals: anything with `value`, `low` and `high`, such as `hw3lib.stats.Interval`.
+        style: of `Axes.errorbar`.
+    """
+    values, low, high = np.array([(i.value, i.low, i.high) for i in intervals]).T
+    bars = np.nan_to_num(np.stack([values - low, high - values]))
+    options: dict[str, Any] = {"marker": "o", "ms": 5, "capsize": 3} | style
+    ax.errorbar(x, values, yerr=bars, **options)
+
+
+def gaussian_contours(
+    ax: Axes, mean: ArrayLike, std: ArrayLike, shares: Sequence[float], **style: Any
+) -> None:
+    """Ellipses that hold these shares of the mass of a Gaussian in the plane.
+
+    Args:
+        ax: where to draw; its limits stay as they are.
+        mean, std: (2,) of the two independent coordinates.
+        shares: between 0 and 1.
+        style: of the patches, such as `edgecolor`.
+    """
+    for share in shares:
+        width, height = 2 * np.sqrt(-2 * np.log1p(-share)) * np.asarray(std)
+        ax.add_patch(Ellipse(tuple(np.asarray(mean)), width, height, fill=False, **style))

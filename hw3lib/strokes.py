@@ -1,0 +1,100 @@
+"""What can be measured on pictures of digits without a model: ink, stroke width, slant, pieces.
+
+Arrays in, arrays out. Images are grey levels (N, H, W) in 0..15, integer or not; a pixel is ink at
+level 8 and above, the upper half.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.ndimage
+from numpy.typing import ArrayLike, NDArray
+
+INK_LEVEL = 8
+"""Grey level from which a pixel counts as ink."""
+
+SMALLEST_PIECE = 5
+"""Connected ink of fewer pixels is a speck, not a piece."""
+
+Floats = NDArray[np.float64]
+
+
+def ink(images: ArrayLike) -> Floats:
+    """Share of ink pixels of each image, (N,)."""
+    shares: Floats = _is_ink(images).mean((1, 2))
+    return shares
+
+
+def stroke_width(images: ArrayLike) -> Floats:
+    """Mean stroke width in pixels, (N,): twice the ink over the length of its outline.
+
+    The outline is counted in pixel sides between ink and paper, so a long straight horizontal or
+    vertical stroke gets its true width. An image without ink gets 0.
+    """
+    black = np.pad(_is_ink(images), ((0, 0), (1, 1), (1, 1)))
+    outline = sum(np.diff(black, axis=axis).sum((1, 2)) for axis in (1, 2))
+    width: Floats = 2 * black.sum((1, 2)) / np.maximum(outline, 1)
+    return width
+
+
+def pieces(images: ArrayLike) -> NDArray[np.int64]:
+    """Connected pieces of ink, (N,); pixels touch along a side or at a corner."""
+    black = _is_ink(images)
+    within_image = np.zeros((3, 3, 3))
+    within_image[1] = 1
+    labels, _ = scipy.ndimage.label(black, within_image)
+    found, first, sizes = np.unique(labels, return_index=True, return_counts=True)
+    is_piece = (found > 0) & (sizes >= SMALLEST_PIECE)
+    owner = first[is_piece] // black[0].size
+    return np.bincount(owner, minlength=len(black))
+
+
+def slant(images: ArrayLike) -> Floats:
+    """How far a digit leans, (N,): pixels to the right for each pixel up.
+
+    The shear that the second moments of the grey levels show; 0 for an image without ink.
+    """
+    moments = _second_moments(images)
+    return moments["xy"] / np.maximum(moments["yy"], 1e-12)
+
+
+def height(images: ArrayLike) -> Floats:
+    """Vertical extent in pixels, (N,): the standard deviation of the rows of the ink."""
+    return np.sqrt(_second_moments(images)["yy"])
+
+
+def breadth(images: ArrayLike) -> Floats:
+    """Horizontal extent in pixels, (N,): the spread that is left when the slant is taken out."""
+    moments = _second_moments(images)
+    sheared = moments["xy"] ** 2 / np.maximum(moments["yy"], 1e-12)
+    return np.sqrt(np.maximum(moments["xx"] - sheared, 0))
+
+
+def neighbour_correlation(images: ArrayLike) -> float:
+    """Correlation of a pixel with its right neighbour, over all pixels of all images.
+
+    Near 0 for pixels drawn independently of each other, near 1 for smooth pictures.
+    """
+    x = np.asarray(images, dtype=np.float64)
+    return float(np.corrcoef(x[:, :, :-1].ravel(), x[:, :, 1:].ravel())[0, 1])
+
+
+def _is_ink(images: ArrayLike) -> NDArray[np.bool_]:
+    x: NDArray[Any] = np.asarray(images)
+    if x.ndim != 3:
+        raise ValueError(f"images have shape {x.shape}; (N, H, W) is needed")
+    return x >= INK_LEVEL
+
+
+def _second_moments(images: ArrayLike) -> dict[str, Floats]:
+    """Central second moments of the grey levels in square pixels; x points right, y up."""
+    weight = np.asarray(images, dtype=np.float64)
+    weight = weight / np.maximum(weight.sum((1, 2), keepdims=True), 1e-12)
+    _, h, w = weight.shape
+    x, y = np.arange(w, dtype=np.float64), -np.arange(h, dtype=np.float64)[:, None]
+    dx = x - (weight * x).sum((1, 2))[:, None, None]
+    dy = y - (weight * y).sum((1, 2))[:, None, None]
+    pairs = {"xx": dx * dx, "yy": dy * dy, "xy": dx * dy}
+    return {name: (weight * product).sum((1, 2)) for name, product in pairs.items()}

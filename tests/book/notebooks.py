@@ -1,0 +1,111 @@
+"""The book's notebooks, and what is wrong with one as it is committed."""
+
+import re
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).parents[2]
+BOOK = ROOT / "book"
+NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
+GLUED = "application/papermill.record/"
+
+
+def read(path: Path) -> NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def prose(notebook: NotebookNode) -> str:
+    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def tags(cell: NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def execution_faults(notebook: NotebookNode) -> list[str]:
+    """nbval passes a notebook that was never run, and one that was run with errors allowed."""
+    cells = code_cells(notebook)
+    faults = []
+    if [cell.execution_count for cell in cells] != list(range(1, len(cells) + 1)):
+        faults.append("the code cells were not executed once each, from the first to the last")
+    for cell in cells:
+        where = f"cell {cell.execution_count}"
+        for output in cell.outputs:
+            if output.output_type == "error":
+                faults.append(f"{where} ends with {output.ename}: {output.evalue}")
+            if output.get("name") == "stderr":
+                faults.append(f"{where} writes to stderr: {output.text.strip()[:80]}")
+    return faults
+
+
+def layout_faults(notebook: NotebookNode) -> list[str]:
+    """The parts that every notebook has, in the form that the book and papermill rely on."""
+    cells, text = code_cells(notebook), prose(notebook)
+    faults = []
+    if not cells or "remove-cell" not in tags(cells[0]):
+        faults.append("the first code cell (it installs hw3lib in Colab) is not tagged remove-cell")
+    if sum("parameters" in tags(cell) for cell in cells) != 1:
+        faults.append("there is not exactly one cell tagged parameters")
+    if not re.search(r"\{exercise(-start)?\}", text):
+        faults.append("there is no exercise")
+    solutions = re.findall(r"\{solution(?:-start)?\}[^\n]*\n(?::[^\n]*\n)*", text)
+    if not solutions:
+        faults.append("there is no solution")
+    if not all(re.search(r"^:class:.*\bdropdown\b", head, re.MULTILINE) for head in solutions):
+        faults.append("a solution is not folded (`:class: dropdown`)")
+    return faults
+
+
+def figure_faults(notebook: NotebookNode) -> list[str]:
+    """Every figure has a caption and an alt text that is a sentence."""
+    text, faults = prose(notebook), []
+    for cell in code_cells(notebook):
+        if {"remove-cell", "remove-output"} & set(tags(cell)):
+            continue
+        render = cell.metadata.get("mystnb", {})
+        stray = any(
+            output.output_type == "execute_result" and set(output.data) == {"text/plain"}
+            for output in cell.outputs
+        )
+        if stray and "figure" in render:
+            faults.append(
+                f"cell {cell.execution_count} shows its last value beside its figure: end with ;"
+            )
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if any(mime.startswith("image/") for mime in data):
+                caption = render.get("figure", {}).get("caption", "")
+                alt = render.get("image", {}).get("alt", "")
+                where = f"the figure of cell {cell.execution_count}"
+                faults += caption_and_alt_faults(where, caption, alt)
+    for output in (output for cell in code_cells(notebook) for output in cell.outputs):
+        if any(mime.startswith(f"{GLUED}image/") for mime in output.get("data", {})):
+            name = output.metadata.scrapbook.name
+            faults += glued_figure_faults(name, text)
+    return faults
+
+
+def glued_figure_faults(name: str, text: str) -> list[str]:
+    shown = re.search(
+        rf"^(`{{3,}}|:{{3,}})\{{glue:figure\}} {re.escape(name)}$(.*?)^\1", text, re.M | re.S
+    )
+    if not shown:
+        return [f"the glued figure {name} is not shown with {{glue:figure}}"]
+    alt = re.search(r"^:alt: (.*)$", shown[2], re.MULTILINE)
+    caption = re.sub(r"^:.*$", "", shown[2], flags=re.MULTILINE).strip()
+    return caption_and_alt_faults(f"the glued figure {name}", caption, alt[1] if alt else "")
+
+
+def caption_and_alt_faults(where: str, caption: str, alt: str) -> list[str]:
+    faults = []
+    if not caption.strip():
+        faults.append(f"{where} has no caption")
+    if not alt.strip().endswith("."):
+        faults.append(f"{where} has no alt text that is a sentence")
+    return faults

@@ -1,0 +1,31 @@
+"""What tests may need and a machine may lack: a real data set, a GPU."""
+
+import os
+
+import pytest
+
+
+def pytest_runtest_setup(item):
+    if mark := item.get_closest_marker("real_data"):
+        from hw3lib import data
+
+        try:
+            data.load(*mark.args or ("mnist",))
+        except data.DataError as error:
+            pytest.skip(str(error))
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """With HW3_REQUIRE_DATA=1 a test on real data fails where it would be skipped."""
+    report = yield
+    required = os.environ.get("HW3_REQUIRE_DATA") == "1" and item.get_closest_marker("real_data")
+    if report.skipped and required and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"HW3_REQUIRE_DATA=1 forbids to skip this: {report.longrepr[2]}"
+    return report

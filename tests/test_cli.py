@@ -1,0 +1,121 @@
+"""The command line finds, computes, shows and verifies runs; errors are one line."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from hw3lib import cli, runs
+from hw3lib.experiments import published as plan
+from hw3lib.experiments.vae_training import TrainVAE
+
+TINY = TrainVAE(dataset="digits", latent_dim=2, num_filters=2, epochs=1)
+WORDS = ["dataset=digits", "latent_dim=2", "num_filters=2", "epochs=1"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HW3_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(runs, "PUBLISHED", tmp_path / "published")
+    return tmp_path
+
+
+def invoke(*words):
+    return CliRunner().invoke(cli.app, words)
+
+
+def test_a_run_is_computed_listed_shown_and_verified():
+    assert invoke("run", "vae_training", *WORDS).exit_code == 0
+    listed = invoke("runs", "list").output
+    assert TINY.key in listed
+    assert "cache" in listed
+    shown = invoke("runs", "show", TINY.key[:6]).output
+    assert "num_parameters" in shown
+    assert "finished" in shown
+    verified = invoke("runs", "verify")
+    assert verified.exit_code == 0
+    assert verified.output.startswith(f"ok     {TINY.key}")
+
+
+def test_a_stale_run_fails_verification_and_is_named():
+    stored = runs.run(TINY)
+    content = json.loads(stored.path.read_text())
+    content["canary"][0] *= 1.01
+    stored.path.write_text(json.dumps(content))
+    answer = invoke("runs", "verify", TINY.key)
+    assert answer.exit_code == 1
+    assert f"STALE  {TINY.key}" in answer.output
+
+
+def test_reproduce_computes_what_is_missing_or_stale_and_publishes_it(monkeypatch):
+    entries = [plan.Published(TINY, weights=True), plan.Published(TINY.changed(seed=1))]
+    monkeypatch.setattr(plan, "published", lambda seeds: entries)
+    first = invoke("reproduce", "--publish")
+    assert first.exit_code == 0, first.output
+    assert first.output.count("computed in") == 2
+    assert runs.find(TINY).published
+    assert runs.find(TINY).has_weights
+    assert not runs.find(TINY.changed(seed=1)).has_weights
+    assert invoke("reproduce").output.count("stored") == 2
+
+    path = runs.find(TINY).path
+    content = json.loads(path.read_text())
+    content["canary"][0] *= 1.01
+    path.write_text(json.dumps(content))
+    again = invoke("reproduce", "--publish")
+    assert again.output.count("computed in") == 1
+    assert runs.find(TINY).verify() == 0
+
+
+def test_reproduce_stops_before_its_time_is_up_and_goes_on_later(monkeypatch):
+    long = TINY.changed(epochs=3)
+    monkeypatch.setattr(plan, "published", lambda seeds: [plan.Published(long)])
+    stopped = invoke("reproduce", "--time-budget", str(cli.RESERVE_SECONDS + 0.01))
+    assert stopped.exit_code == 3
+    assert "1 of 1 runs are left" in stopped.output
+    assert invoke("reproduce").exit_code == 0
+    assert len(runs.find(long).results["history"]) == 4
+
+
+def test_seeds_are_lists_and_ranges():
+    assert cli._seeds("0-2,5") == [0, 1, 2, 5]
+    with pytest.raises(ValueError, match="give seeds such as"):
+        cli._seeds("zero")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "vae_trainning"], "no experiment 'vae_trainning'"),
+        (["run", "vae_training", "beta"], "'beta' is not name=value"),
+        (["run", "vae_training", "betta=4"], "betta"),
+        (["runs", "show", "ffff"], "no stored run begins with ffff"),
+        (["data", "check", "mnits"], "unknown data set 'mnits'"),
+    ],
+)
+def test_mistakes_are_answered_without_a_traceback(words, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["hw3", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_data_check_says_what_it_found():
+    assert "1,440 training and 357 test images" in invoke("data", "check", "digits").output
+
+
+def test_help_does_not_import_torch():
+    code = (
+        "import sys\nfrom hw3lib.cli import app\n"
+        "try: app(['--help'])\nexcept SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "reproduce" in done.stdout

@@ -1,0 +1,38 @@
+"""Images land where they should on the canvas."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hw3lib import figures
+
+
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 2))
+def test_every_image_is_found_in_its_tile(n, columns, pad):
+    images = np.random.default_rng(n).integers(0, 16, (n, 3, 4))
+    canvas = figures.tile(images, columns, pad)
+    rows = -(-n // columns)
+    assert canvas.shape == (rows * (3 + pad) - pad, columns * (4 + pad) - pad)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (3 + pad), (i % columns) * (4 + pad)
+        np.testing.assert_array_equal(canvas[top : top + 3, left : left + 4], image)
+
+
+def test_panels_draw_every_set_once():
+    figures.use_style()
+    fig = figures.image_panels([("a", np.zeros((4, 28, 28))), ("b", np.ones((4, 28, 28)))], 2)
+    assert [ax.get_title() for ax in fig.axes] == ["a", "b"]
+    assert all(len(ax.images) == 1 for ax in fig.axes)
+    plt.close(fig)
+
+
+def test_a_band_takes_the_colour_of_its_curve():
+    fig, ax = plt.subplots()
+    (line,) = ax.plot([0, 1], [0, 1], color="C3")
+    figures.band(ax, [0, 1], [0, 0], [1, 2])
+    (shade,) = ax.collections
+    assert shade.get_facecolor()[0][:3] == pytest.approx(plt.matplotlib.colors.to_rgb("C3"))
+    assert line in ax.lines
+    plt.close(fig)

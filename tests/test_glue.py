@@ -1,0 +1,22 @@
+"""A glued value has the format that MyST-NB's roles read, and needs no MyST-NB."""
+
+import subprocess
+import sys
+
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
+
+from hw3lib.glue import MIME_PREFIX
+
+
+def test_a_glued_value_is_stored_under_its_name():
+    code = 'from hw3lib.glue import glue\nglue("test_bpd", 0.51234, ".3f")'
+    notebook = NotebookClient(new_notebook(cells=[new_code_cell(code)])).execute()
+    (output,) = notebook.cells[0].outputs
+    assert output.data == {f"{MIME_PREFIX}text/plain": "'0.512'"}
+    assert output.metadata["scrapbook"] == {"name": "test_bpd", "mime_prefix": MIME_PREFIX}
+
+
+def test_gluing_does_not_import_sphinx():
+    code = "import sys, hw3lib.glue; sys.exit(any(m in sys.modules for m in ('sphinx', 'myst_nb')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,184 @@
+"""A run is found by its settings or computed; damage and staleness are noticed."""
+
+import json
+from typing import Annotated, ClassVar
+
+import numpy as np
+import pytest
+from annotated_types import Gt
+from pydantic import ValidationError
+
+from hw3lib import bounds, runs
+from hw3lib.experiments.published import published
+from hw3lib.experiments.vae_training import TrainVAE
+from hw3lib.runs import Outcome, RunError, Settings
+
+
+class Square(Settings):
+    """A run that costs nothing."""
+
+    experiment: ClassVar[str] = "test_square"
+    computed: ClassVar[list[float]] = []
+
+    side: Annotated[float, Gt(0)] = 1.0
+    seed: int = 0
+
+    def compute(self, context):
+        self.computed.append(self.side)
+        return Outcome(
+            {"area": self.side**2},
+            arrays={"sides": np.full(4, self.side)},
+            weights={"corner": np.ones((2, 2), np.float32)},
+            data="none",
+            device="cpu",
+        )
+
+    def canary(self):
+        return [self.side**2]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HW3_CACHE", str(tmp_path))
+    Square.computed.clear()
+    return tmp_path
+
+
+def test_a_run_is_computed_once_and_then_found():
+    first, second = runs.run(Square(side=3)), runs.run(Square(side=3))
+    assert Square.computed == [3.0]
+    assert first.results == second.results == {"area": 9.0}
+    np.testing.assert_array_equal(second.arrays["sides"], np.full(4, 3.0))
+    np.testing.assert_array_equal(second.weights["corner"], np.ones((2, 2)))
+
+
+def test_a_key_names_the_settings_and_nothing_else():
+    assert Square(side=2).key == Square(side=2.0, seed=0).key
+    keys = {Square(side=s, seed=n).key for s in (1, 2) for n in (0, 1)}
+    assert len(keys) == 4
+    assert Square().describe() == "test_square()"
+    assert Square(side=2).describe() == "test_square(side=2.0)"
+
+
+def test_settings_are_frozen_and_validated():
+    with pytest.raises(ValidationError):
+        Square(side=-1)
+    with pytest.raises(ValidationError):
+        Square(sied=1)
+    with pytest.raises(ValidationError):
+        Square(side=float("nan"))
+    with pytest.raises(ValidationError):
+        Square().changed(side=0)
+    with pytest.raises(ValidationError):
+        Square().side = 2
+
+
+def test_provenance_says_where_a_result_comes_from():
+    made = runs.run(Square()).provenance
+    assert {"version", "commit", "data", "device", "python", "torch", "seconds", "finished"} == set(
+        made
+    )
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors", "json"])
+def test_damage_is_noticed_and_the_run_computed_again(cache, suffix):
+    stored = runs.run(Square())
+    path = stored.path.with_suffix(f".{suffix}")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(RunError, match=stored.key):
+        runs.read(stored.path)
+    assert runs.find(Square()) is None
+    assert runs.run(Square()).results == {"area": 1.0}
+    assert Square.computed == [1.0, 1.0]
+
+
+def test_altered_settings_are_noticed(cache):
+    stored = runs.run(Square())
+    content = json.loads(stored.path.read_text())
+    content["settings"]["side"] = 5.0
+    stored.path.write_text(json.dumps(content))
+    with pytest.raises(RunError, match="renamed or altered"):
+        runs.read(stored.path)
+
+
+def test_weights_are_recomputed_where_they_did_not_ship(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "PUBLISHED", tmp_path / "published")
+    runs.run(Square())
+    light = runs.publish(Square(), weights=False)
+    for path in (cache / "test_square").iterdir():
+        path.unlink()
+    assert light.published
+    assert not light.has_weights
+    with pytest.raises(RunError, match="without weights"):
+        _ = light.weights
+    assert runs.find(Square()) == light
+    assert runs.run(Square(), weights=True).has_weights
+    assert Square.computed == [1.0, 1.0]
+
+
+def test_only_what_was_computed_can_be_published():
+    with pytest.raises(RunError, match="compute it first"):
+        runs.publish(Square(side=7), weights=False)
+
+
+def test_a_canary_that_changed_makes_a_run_stale(monkeypatch):
+    stored = runs.run(Square(side=2))
+    assert stored.verify() == 0
+    monkeypatch.setattr(Square, "canary", lambda self: [self.side**2 * 1.01])
+    with pytest.raises(RunError, match="stale"):
+        stored.verify()
+    monkeypatch.setattr(Square, "canary", lambda self: [float("nan")])
+    with pytest.raises(RunError, match="stale"):
+        stored.verify()
+
+
+@pytest.fixture(scope="module")
+def published_sweep_run():
+    """The shipped run with the strongest KL weight."""
+    sweep = [e.settings for e in published() if getattr(e.settings, "beta", 1.0) != 1.0]
+    stored = runs.find(max(sweep, key=lambda settings: settings.beta))
+    assert stored is not None
+    assert stored.published
+    return stored
+
+
+FAULTS = {
+    "beta ignored": lambda terms, beta=1.0: (terms.nll + terms.kl.sum(1)).mean(),
+    "KL's sign flipped": lambda terms, beta=1.0: (terms.nll - beta * terms.kl.sum(1)).mean(),
+    "pixels averaged": lambda terms, beta=1.0: (terms.nll / 784 + beta * terms.kl.sum(1)).mean(),
+}
+
+
+def test_the_canary_of_a_published_run_passes(published_sweep_run):
+    published_sweep_run.verify()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_canary_of_a_published_run_sees_a_planted_fault(
+    published_sweep_run, fault, monkeypatch
+):
+    monkeypatch.setattr(bounds.ElboTerms, "loss", FAULTS[fault])
+    with pytest.raises(RunError, match="stale"):
+        published_sweep_run.verify()
+
+
+def test_every_published_run_is_shipped_and_fresh():
+    for entry in published():
+        stored = runs.find(entry.settings, weights=entry.weights)
+        assert stored is not None, f"{entry.settings.describe()} is not shipped"
+        assert stored.published
+        stored.verify()
+
+
+def test_training_settings_survive_json():
+    settings = TrainVAE(dataset="digits", beta=0.5)
+    assert TrainVAE(**json.loads(settings.model_dump_json())) == settings
+
+
+def test_a_checkpoint_is_not_shared_by_code_that_computes_something_else():
+    settings = TrainVAE(dataset="digits", epochs=3)
+    canary = settings.canary()
+    path = runs.checkpoint_path(settings, canary)
+    assert runs.checkpoint_path(settings.changed(epochs=5), canary) == path
+    assert runs.checkpoint_path(settings.changed(seed=1), canary) != path
+    assert runs.checkpoint_path(settings, [1.0, *canary[1:]]) != path

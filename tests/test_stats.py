@@ -1,0 +1,59 @@
+"""Intervals cover as often as they say, and agree with closed forms."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hw3lib import stats
+
+
+def test_the_mean_interval_covers_at_its_rate():
+    rng = np.random.default_rng(0)
+    covered = [0.0 in stats.mean_interval(rng.normal(size=5)) for _ in range(4000)]
+    assert np.mean(covered) == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / 4000))
+
+
+def test_one_value_has_no_interval():
+    one = stats.mean_interval([0.5])
+    assert (one.value, one.n) == (0.5, 1)
+    assert np.isnan([one.low, one.high]).all()
+    assert f"{one:.2f}" == "0.50"
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_a_wilson_interval_holds_its_share_and_stays_between_0_and_1(counts):
+    k, n = counts
+    share = stats.proportion(k, n)
+    assert share.value == k / n
+    assert -1e-12 <= share.low <= share.value + 1e-12
+    assert share.value - 1e-12 <= share.high <= 1 + 1e-12
+    z = 1.959963984540054  # Wilson (1927): the roots of (p - k/n)^2 = z^2 p (1 - p) / n
+    for p in (share.low, share.high):
+        assert (p - k / n) ** 2 == pytest.approx(z**2 * p * (1 - p) / n, abs=1e-9)
+
+
+def test_the_bootstrap_agrees_with_the_t_interval_on_many_values():
+    values = np.random.default_rng(1).normal(3, 2, size=2000)
+    boot, exact = stats.bootstrap_interval(values), stats.mean_interval(values)
+    assert boot.value == pytest.approx(exact.value)
+    assert boot.low == pytest.approx(exact.low, abs=0.02)
+    assert boot.high == pytest.approx(exact.high, abs=0.02)
+    assert boot == stats.bootstrap_interval(values)
+
+
+@given(st.floats(-3, 3), st.floats(0.1, 10))
+def test_the_slope_of_a_power_law_is_its_exponent(exponent, factor):
+    x = np.array([1.0, 10, 100, 1000])
+    slope = stats.log_log_slope(x, factor * x**exponent)
+    assert slope.value == pytest.approx(exponent, abs=1e-6)
+
+
+def test_an_interval_prints_with_its_ends():
+    assert f"{stats.Interval(0.5, 0.4, 0.6, 5):.2f}" == "0.50 [0.40, 0.60]"
+
+
+@pytest.mark.parametrize("values", [[], [1.0, float("nan")], [float("inf")]])
+def test_no_interval_without_finite_values(values):
+    with pytest.raises(ValueError, match="finite"):
+        stats.mean_interval(values)

@@ -1,0 +1,214 @@
+"""The loop's laws: what is resumed equals what was never interrupted; nothing global is touched."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hw3lib import data, training
+from hw3lib.experiments.vae_training import TrainVAE
+
+
+class Regression:
+    """y = 2 x + noise by least squares: a problem small enough to be trained in milliseconds."""
+
+    metrics = ("error",)
+    num_examples = 50
+
+    def __init__(self):
+        self.x = torch.linspace(-1, 1, 50)[:, None]
+        self.scores = []
+
+    def draw(self, generator):
+        return 0.1 * torch.randn(50, 1, generator=generator)
+
+    def loss(self, model, index, draws):
+        errors = (model(self.x[index]) - 2 * self.x[index] - draws).square()
+        return errors.mean(), errors.sum()[None].detach()
+
+    def validate(self, model):
+        with torch.no_grad():
+            return {"error": float((model(self.x) - 2 * self.x).square().mean())}
+
+
+def fit(objective=None, **options):
+    with training.seeded(0, "weights"):
+        model = nn.Linear(1, 1)
+    optimizer = torch.optim.Adam(model.parameters(), 0.05)
+    settings = {"epochs": 4, "batch_size": 16, "seed": 0, "select": "error"} | options
+    return model, training.fit(model, objective or Regression(), optimizer, **settings)
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_training_learns_and_reports_every_epoch():
+    _, progress = fit(epochs=40)
+    assert [row["epoch"] for row in progress.history] == list(range(41))
+    assert progress.history[-1]["val_error"] < 0.1 * progress.history[0]["val_error"]
+    assert "train_error" not in progress.history[0]
+
+
+def test_metrics_are_means_over_examples_also_with_a_ragged_last_batch():
+    class Frozen(Regression):
+        def draw(self, generator):
+            return torch.zeros(50, 1)
+
+        def loss(self, model, index, draws):
+            loss, sums = super().loss(model, index, draws)
+            return 0 * loss, sums
+
+    model, progress = fit(Frozen(), epochs=1)
+    expected = Regression().validate(model)["error"]
+    assert progress.history[1]["train_error"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_best_weights_are_those_of_the_best_epoch():
+    class Worsening(Regression):
+        def validate(self, model):
+            self.scores.append(dict(model.state_dict()))
+            return {"error": [3.0, 2.0, 1.0, 2.0, 3.0][len(self.scores) - 1]}
+
+    objective = Worsening()
+    model, progress = fit(objective)
+    assert progress.best_epoch == 2
+    _, two = fit(epochs=2, snapshots=[2])
+    assert same(progress.best_state, two.snapshots[2])
+    assert not same(progress.best_state, dict(model.state_dict()))
+
+
+def test_equal_seeds_agree_and_others_differ():
+    (a, _), (b, _), (c, _) = fit(), fit(), fit(seed=1)
+    assert same(dict(a.state_dict()), dict(b.state_dict()))
+    assert not same(dict(a.state_dict()), dict(c.state_dict()))
+
+
+def test_global_random_state_is_left_alone():
+    before = torch.get_rng_state()
+    fit()
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_longer_run_goes_on_where_a_shorter_one_ended(tmp_path):
+    checkpoint = tmp_path / "run.pt"
+    fit(epochs=2, checkpoint=checkpoint)
+    extended, progress = fit(epochs=5, checkpoint=checkpoint)
+    whole, reference = fit(epochs=5)
+    assert same(dict(extended.state_dict()), dict(whole.state_dict()))
+    assert progress.history == reference.history
+
+
+def test_a_shorter_run_neither_uses_nor_overwrites_a_longer_ones_checkpoint(tmp_path):
+    checkpoint = tmp_path / "run.pt"
+    fit(epochs=5, checkpoint=checkpoint)
+    content = checkpoint.read_bytes()
+    short, _ = fit(epochs=2, checkpoint=checkpoint)
+    assert same(dict(short.state_dict()), dict(fit(epochs=2)[0].state_dict()))
+    assert checkpoint.read_bytes() == content
+
+
+def test_out_of_time_stops_after_an_epoch_and_resumes(tmp_path):
+    checkpoint = tmp_path / "run.pt"
+    with pytest.raises(training.OutOfTime, match="1 of 4 epochs"):
+        fit(checkpoint=checkpoint, deadline=time.monotonic())
+    resumed, _ = fit(checkpoint=checkpoint)
+    assert same(dict(resumed.state_dict()), dict(fit()[0].state_dict()))
+
+
+def test_ctrl_c_says_how_to_resume(tmp_path, capsys):
+    class Interrupted(Regression):
+        def validate(self, model):
+            self.scores.append(0)
+            if len(self.scores) == 3:
+                raise KeyboardInterrupt
+            return super().validate(model)
+
+    checkpoint = tmp_path / "run.pt"
+    with pytest.raises(KeyboardInterrupt):
+        fit(Interrupted(), checkpoint=checkpoint, checkpoint_seconds=0)
+    message = capsys.readouterr().err
+    assert "interrupted after 1 of 4 epochs" in message
+    assert "again to resume" in message
+    resumed, _ = fit(checkpoint=checkpoint)
+    assert same(dict(resumed.state_dict()), dict(fit()[0].state_dict()))
+
+
+def test_divergence_is_an_error_and_not_a_result():
+    class Diverging(Regression):
+        def loss(self, model, index, draws):
+            loss, sums = super().loss(model, index, draws)
+            return loss, sums * float("nan")
+
+    with pytest.raises(FloatingPointError, match="diverged"):
+        fit(Diverging())
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": -1}, {"batch_size": 0}])
+def test_impossible_sizes_are_refused(wrong):
+    with pytest.raises(ValueError, match="need at least"):
+        fit(**wrong)
+
+
+KILLED = """
+import sys, torch
+from pathlib import Path
+from hw3lib import data
+from hw3lib.experiments.vae_training import TrainVAE
+torch.set_num_threads(1)
+settings = TrainVAE(dataset="digits", latent_dim=2, num_filters=4, epochs=6, seed=3)
+print("go", flush=True)
+model, progress = settings.train(data.load("digits"), device=torch.device("cpu"),
+                                 checkpoint=Path(sys.argv[1]), checkpoint_seconds=0)
+torch.save({"model": model.state_dict(), "best": progress.best_state,
+            "history": progress.history}, sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_five_random_moments_and_resumed_to_the_same_bits(tmp_path):
+    def start(name):
+        paths = [str(tmp_path / f"{name}.pt"), str(tmp_path / f"{name}.result")]
+        return subprocess.Popen(
+            [sys.executable, "-c", KILLED, *paths], stdout=subprocess.PIPE, text=True
+        )
+
+    with start("whole") as whole:
+        assert whole.stdout.readline() == "go\n"
+        ready = time.monotonic()
+    assert whole.returncode == 0
+    moments = np.random.default_rng().uniform(0, (time.monotonic() - ready) / 3, size=5)
+    killed = 0
+    for moment in moments:
+        with start("killed") as process:
+            assert process.stdout.readline() == "go\n"
+            time.sleep(moment)
+            os.kill(process.pid, signal.SIGKILL)
+        killed += process.returncode == -signal.SIGKILL
+    assert killed >= 3, "the run ended before most kills"
+    with start("killed") as process:
+        process.communicate()
+    assert process.returncode == 0
+    reference, resumed = (
+        torch.load(tmp_path / f"{name}.result", weights_only=True) for name in ("whole", "killed")
+    )
+    assert same(reference["model"], resumed["model"]), f"killed after {moments} s"
+    assert same(reference["best"], resumed["best"])
+    assert reference["history"] == resumed["history"]
+
+
+def test_a_vae_sees_the_same_order_and_noise_in_every_epoch_of_a_seed():
+    settings = TrainVAE(dataset="digits", epochs=1, seed=5)
+    images = data.quantize(data.load("digits").x_train)
+    objective = settings.objective(images[:64], images[64:96])
+    a = objective.draw(data.generator(5, "noise", 1))
+    b = objective.draw(data.generator(5, "noise", 1))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, objective.draw(data.generator(5, "noise", 2)))
+    assert torch.equal(objective.val_noise, settings.objective(images, images[64:96]).val_noise)
