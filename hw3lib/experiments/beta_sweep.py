@@ -18,7 +18,7 @@ from hw3lib.vae import VAE, mean_image
 BETAS = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0)
 """The sweep of question 1.11."""
 
-SWEEP_EPOCHS = 20
+SWEEP_EPOCHS = 2
 """Epochs of each training of the sweep."""
 
 FACTORS = ("slant", "stroke width", "breadth", "height")
@@ -141,12 +141,12 @@ def alignment(codes: ArrayLike, factors: ArrayLike) -> Floats:
 
 
 def rotated_alignment(codes: ArrayLike, factors: ArrayLike, rotations: int, seed: int) -> Floats:
-    """Alignment (rotations, F) after rotating the whitened codes at random: what chance gives."""
+    """Alignment (rotations, F) of the whitened codes after random rotations: what chance gives."""
     white = _whiten(codes)
     rng = np.random.default_rng(seed)
     dim = white.shape[1]
     if dim == 0:
-        return np.zeros((rotations, np.asarray(factors).shape[1]))
+        return np.full((rotations, np.asarray(factors).shape[1]), np.nan)
     matrices = [np.linalg.qr(rng.standard_normal((dim, dim)))[0] for _ in range(rotations)]
     return np.stack([alignment(white @ matrix, factors) for matrix in matrices])
 

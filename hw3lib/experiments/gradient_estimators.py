@@ -54,15 +54,18 @@ def score_terms(
     return values, torch.cat([noise / std, noise.square() - 1], dim=-1)
 
 
-def leave_one_out(values: Tensor) -> Tensor:
-    """Each value minus the mean of the others along the last axis, which has at least two.
+def leave_one_out(values: Tensor, dim: int = -1) -> Tensor:
+    """Each value minus the mean of the others along one axis.
 
-    The others are independent of the sample, so that the baseline leaves REINFORCE unbiased.
+    The others are independent of the sample, so that this baseline leaves REINFORCE unbiased.
+
+    Raises:
+        ValueError: there are no others.
     """
-    n = values.shape[-1]
+    n = values.shape[dim]
     if n < 2:
         raise ValueError("a baseline from the other samples needs at least two samples")
-    return (values - values.mean(-1, keepdim=True)) * (n / (n - 1))
+    return (values - values.mean(dim, keepdim=True)) * (n / (n - 1))
 
 
 def gradient_estimates(
@@ -151,30 +154,38 @@ class VaeGradients(Settings):
 
 
 class EstimatorObjective(ElboObjective):
-    """The negative ELBO of one-sample training, with a choice of gradient for the encoder.
+    """The negative ELBO with two samples an image, and a choice of gradient for the encoder.
 
     Args:
         train, val, val_noise: see `ElboObjective`.
-        estimator: "pathwise" differentiates through the sample; "score" is REINFORCE, with the mean
-            of the batch's other images as baseline; "blocked" takes the sample as a constant.
+        estimator: "pathwise" differentiates through the samples; "score" is REINFORCE, where the two
+            samples of an image are each other's baseline; "blocked" takes them as constants.
     """
+
+    samples = 2
 
     def __init__(self, train: Tensor, val: Tensor, val_noise: Tensor, estimator: Estimator) -> None:
         super().__init__(train, val, val_noise)
         self.estimator = estimator
 
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """The noise of one epoch, (N, samples, D)."""
+        shape = (self.num_examples, self.samples, self.val_noise.shape[1])
+        return torch.randn(shape, generator=generator)
+
     def loss(self, model: VAE, index: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """A loss with the estimator's gradient, and the sums of nll and kl over the batch."""
-        if self.estimator == "pathwise":
-            return super().loss(model, index, noise)
         x = self.train[index]
         mean, log_std = (t.float() for t in model.encode(x))
-        z = (mean + log_std.exp() * noise).detach()
-        nll, kl = -model.log_likelihood(x, z), gaussian_kl(mean, log_std).sum(1)
-        loss = (nll + kl).mean()
+        z = mean + log_std.exp() * noise.transpose(0, 1)  # (samples, N, D)
+        if self.estimator != "pathwise":
+            z = z.detach()
+        log_lik = model.log_likelihood(x.repeat(len(z), 1, 1), z.flatten(0, 1))
+        nll, kl = -log_lik.view(len(z), -1), gaussian_kl(mean, log_std).sum(1)
+        loss = (nll.mean(0) + kl).mean()
         if self.estimator == "score":
-            loss = loss + (leave_one_out(nll.detach()) * log_normal(z, mean, log_std)).mean()
-        return loss, torch.stack([nll.sum(), kl.sum()]).detach()
+            loss = loss + (leave_one_out(nll.detach(), 0) * log_normal(z, mean, log_std)).mean()
+        return loss, torch.stack([nll.mean(0).sum(), kl.sum()]).detach()
 
 
 class CompareEstimators(Settings):
@@ -188,14 +199,14 @@ class CompareEstimators(Settings):
     experiment: ClassVar[str] = "compare_estimators"
 
     training: TrainVAE = TrainVAE(epochs=20)
-    images: Annotated[int, Ge(2)] = 6000
+    images: Annotated[int, Ge(2)] = 4000
 
     def compute(self, context: Context) -> Outcome:
         dataset = data.load(self.training.dataset)
         train, val = data.train_val_split(len(dataset.x_train))
         images = data.quantize(dataset.x_train)
         device = training.pick_device(context.device)
-        parts = (images[train[: self.images]], images[val[:1000]])
+        parts = (images[train[: self.images]], images[val[:500]])
         results: dict[str, Any] = {
             name: self.histories(name, *parts, device) for name in ESTIMATORS
         }

@@ -21,10 +21,10 @@ from hw3lib.experiments.vae_scores import ScoreVAE
 from hw3lib.experiments.vae_training import TrainVAE
 from hw3lib.runs import Settings
 
-EPOCHS = 80
+EPOCHS = 20
 """Of the trained VAEs; the notebooks have the same default."""
 
-COMPARE_EPOCHS = 20
+COMPARE_EPOCHS = 5
 """Of the three short trainings of question 1.7."""
 
 
