@@ -13,6 +13,7 @@ help: ## List the targets
 
 setup: $(READY) ## Make .venv and install everything (the other targets do this by themselves)
 
+# --no-compile: Python compiles what it imports, which is a small part of what torch brings.
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found: make PYTHON=/path/to/python3"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -30,7 +30,7 @@ def kernel_distance(x: ArrayLike, y: ArrayLike) -> float:
 def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
     """Squared Fréchet distance of the Gaussians fitted to two sets of features, (N, D) and (M, D).
 
-    |m_x - m_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2)) (Heusel et al. 2017). It is biased upwards
+    `|m_x - m_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2))` (Heusel et al. 2017). It is biased upwards
     for few rows.
 
     Raises:

@@ -85,26 +85,28 @@ def quantise(tiles: ArrayLike, vmax: float = 15) -> NDArray[np.uint8]:
 _TEMPLATE = """\
 <div id="NAME" class="latent-explorer">
 <style>
-#NAME { display: flex; flex-wrap: wrap; gap: 1.25rem; align-items: flex-start; padding: .75rem;
-  color: var(--pst-color-text-base, inherit);
-  background: var(--pst-color-background, transparent); }
-#NAME .plane { position: relative; width: min(22rem, 100%); aspect-ratio: 1; cursor: crosshair;
+#NAME { display: grid; grid-template-columns: minmax(0, 22rem) minmax(11rem, 1fr);
+  gap: 1.25rem; align-items: start; padding: .75rem; }
+@media (max-width: 40rem) { #NAME { grid-template-columns: minmax(0, 1fr); } }
+.cell_output .text_html:has(.latent-explorer) { color: inherit !important;
+  background: none !important; }
+#NAME .plane { position: relative; width: 100%; aspect-ratio: 1; cursor: crosshair;
   touch-action: none; overflow: hidden; background: #000; }
 #NAME .plane:focus-visible { outline: 3px solid #e69f00; outline-offset: 3px; }
 #NAME .plane img { width: 100%; height: 100%; display: block; margin: 0; image-rendering: auto; }
-#NAME .mark { position: absolute; border: 2px solid #e69f00; box-sizing: border-box;
+#NAME .here { position: absolute; border: 2px solid #e69f00; box-sizing: border-box;
   pointer-events: none; }
 #NAME canvas { width: 11rem; height: 11rem; image-rendering: pixelated; background: #000;
   display: block; }
 #NAME output { display: block; margin-top: .5rem; font-variant-numeric: tabular-nums;
   min-height: 4.5em; line-height: 1.5; }
-#NAME p { margin: .5rem 0 0; max-width: 22rem; font-size: .9em; }
+#NAME p { margin: .5rem 0 0; font-size: .9em; }
 </style>
 <div>
 <div class="plane" tabindex="0" role="application" aria-roledescription="latent plane"
   aria-label="Latent plane. Arrow keys move by one tile, Page Up and Page Down by five rows,
  Home and End to the ends of a row." aria-describedby="NAME-out">
-<img alt="All decoded tiles, side by side" src="data:image/png;base64,SHEET" draggable="false"><div class="mark"></div></div>
+<img alt="All decoded tiles, side by side" src="data:image/png;base64,SHEET" draggable="false"><div class="here"></div></div>
 <p>Move the pointer over the plane, touch it, or focus it and use the arrow keys.</p>
 </div>
 <div><canvas role="img" aria-label="The decoded digit, enlarged"></canvas>
@@ -114,7 +116,7 @@ _TEMPLATE = """\
   const s = SETTINGS;
   const root = document.getElementById("NAME");
   const plane = root.querySelector(".plane"), sheet = root.querySelector("img");
-  const mark = root.querySelector(".mark"), canvas = root.querySelector("canvas");
+  const mark = root.querySelector(".here"), canvas = root.querySelector("canvas");
   const out = root.querySelector("output"), pen = canvas.getContext("2d");
   const [h, w] = s.size;
   let row = Math.floor(s.rows / 2), column = Math.floor(s.columns / 2);

@@ -53,6 +53,7 @@ def test_rotated_codes_explain_as_much_jointly_and_align_less():
 def test_codes_without_dimensions_align_with_nothing():
     none = np.zeros((30, 0))
     assert np.isnan(beta_sweep.alignment(none, correlated(0, 30))).all()
+    assert np.isnan(beta_sweep.rotated_alignment(none, correlated(0, 30), 3, seed=0)).all()
     assert (beta_sweep.joint_r_squared(none, correlated(0, 30)) == 0).all()
 
 

@@ -36,3 +36,13 @@ def test_a_band_takes_the_colour_of_its_curve():
     assert shade.get_facecolor()[0][:3] == pytest.approx(plt.matplotlib.colors.to_rgb("C3"))
     assert line in ax.lines
     plt.close(fig)
+
+
+def test_contours_of_a_gaussian_hold_their_share_of_it():
+    fig, ax = plt.subplots()
+    figures.gaussian_contours(ax, [1.0, -2.0], [0.5, 3.0], [0.5, 0.95])
+    draws = np.random.default_rng(0).normal([1.0, -2.0], [0.5, 3.0], size=(20_000, 2))
+    for patch, share in zip(ax.patches, [0.5, 0.95], strict=True):
+        inside = ((draws - patch.center) / [patch.width / 2, patch.height / 2]) ** 2
+        assert (inside.sum(1) <= 1).mean() == pytest.approx(share, abs=0.015)
+    plt.close(fig)

@@ -182,3 +182,13 @@ def test_a_checkpoint_is_not_shared_by_code_that_computes_something_else():
     assert runs.checkpoint_path(settings.changed(epochs=5), canary) == path
     assert runs.checkpoint_path(settings.changed(seed=1), canary) != path
     assert runs.checkpoint_path(settings, [1.0, *canary[1:]]) != path
+
+
+def test_seeds_to_compare_are_the_one_asked_for_and_those_that_are_published(cache, monkeypatch):
+    monkeypatch.setattr(runs, "PUBLISHED", cache / "published")
+    for seed in (1, 2):
+        runs.run(Square(seed=seed))
+    runs.publish(Square(seed=2), weights=False)
+    found = runs.published_seeds(Square(seed=3), seeds=range(5))
+    assert [run.settings.seed for run in found] == [3, 2]
+    assert [run.settings.seed for run in runs.published_seeds(Square(seed=2))] == [2]

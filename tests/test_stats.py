@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,3 +58,46 @@ def test_an_interval_prints_with_its_ends():
 def test_no_interval_without_finite_values(values):
     with pytest.raises(ValueError, match="finite"):
         stats.mean_interval(values)
+
+
+def test_chi_square_is_scipys_where_nothing_is_rare():
+    counts, probs = np.array([18.0, 22, 60]), np.array([0.2, 0.3, 0.5])
+    statistic, freedom = stats.chi_square(counts, probs)
+    assert statistic == pytest.approx(scipy.stats.chisquare(counts, 100 * probs).statistic)
+    assert freedom == 2
+
+
+def test_chi_square_pools_rare_cells_until_they_expect_enough():
+    counts, probs = np.array([3, 1, 6, 90]), np.array([0.02, 0.02, 0.06, 0.9])
+    # 2 + 2 expected are still too few, so the next one joins them: 10 of 10.
+    statistic, freedom = stats.chi_square(counts, probs)
+    assert statistic == pytest.approx(0)
+    assert freedom == 1
+
+
+@given(st.integers(0, 1000))
+def test_chi_square_does_not_depend_on_the_order_of_cells_or_rows(seed):
+    rng = np.random.default_rng(seed)
+    probs = rng.dirichlet(np.full(6, 0.3), size=4)
+    counts = rng.multinomial(50, probs)
+    cells, rows = rng.permutation(6), rng.permutation(4)
+    one = stats.chi_square(counts, probs)
+    other = stats.chi_square(counts[rows][:, cells], probs[rows][:, cells])
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_allclose(a[rows], b, atol=1e-9)
+
+
+def test_a_row_of_one_certain_outcome_has_nothing_to_test():
+    statistic, freedom = stats.chi_square([[50, 0, 0]], [[1.0, 0.0, 0.0]])
+    assert statistic.tolist() == [0]
+    assert freedom.tolist() == [0]
+
+
+def test_p_values_of_a_true_hypothesis_are_uniform():
+    rng = np.random.default_rng(0)
+    probs = rng.dirichlet(np.ones(16), size=2000)
+    statistic, freedom = stats.chi_square(rng.multinomial(1000, probs), probs)
+    p = scipy.stats.chi2.sf(statistic, freedom)
+    assert scipy.stats.kstest(p, "uniform").pvalue > 0.001
+    wrong, freedom = stats.chi_square(rng.multinomial(1000, probs[:, ::-1]), probs)
+    assert np.median(scipy.stats.chi2.sf(wrong, freedom)) < 1e-6

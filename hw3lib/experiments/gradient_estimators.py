@@ -158,8 +158,8 @@ class EstimatorObjective(ElboObjective):
 
     Args:
         train, val, val_noise: see `ElboObjective`.
-        estimator: "pathwise" differentiates through the samples; "score" is REINFORCE, where the two
-            samples of an image are each other's baseline; "blocked" takes them as constants.
+        estimator: "pathwise" differentiates through the samples; "score" is REINFORCE, where an
+            image's samples are each other's baseline; "blocked" takes them as constants.
     """
 
     samples = 2

@@ -198,6 +198,24 @@ def _quadratic(matrix: Tensor, x: Tensor) -> Tensor:
     return value
 
 
+def asymptotics(log_second_moments: Tensor, size: int) -> dict[str, float]:
+    """What `summarise` should give for a large L, from the second moments of the weights alone.
+
+    With v = E[(w / p(x))^2] - 1 the estimate of log p(x) has bias -v / 2L, variance v / L, and an
+    effective sample size of L / (1 + v).
+
+    Args:
+        log_second_moments: (N,) log(1 + v) of each image, in nats.
+        size: L.
+    """
+    v = log_second_moments.double().expm1()
+    return {
+        "ess": float((size / (1 + v)).mean()),
+        "std": float((v / size).mean().sqrt()),
+        "error": float((-v / (2 * size)).mean()),
+    }
+
+
 def prior_mass(
     mean: Tensor, covariance: Tensor, draws: int, generator: torch.Generator, level: float = 0.95
 ) -> Tensor:
