@@ -198,7 +198,7 @@ class CompareEstimators(Settings):
 
     experiment: ClassVar[str] = "compare_estimators"
 
-    training: TrainVAE = TrainVAE(epochs=20)
+    training: TrainVAE = TrainVAE(epochs=10, num_filters=16, batch_size=64)
     images: Annotated[int, Ge(2)] = 4000
 
     def compute(self, context: Context) -> Outcome:
