@@ -106,7 +106,8 @@ _TEMPLATE = """\
 <div class="plane" tabindex="0" role="application" aria-roledescription="latent plane"
   aria-label="Latent plane. Arrow keys move by one tile, Page Up and Page Down by five rows,
  Home and End to the ends of a row." aria-describedby="NAME-out">
-<img alt="All decoded tiles, side by side" src="data:image/png;base64,SHEET" draggable="false"><div class="here"></div></div>
+<img alt="All decoded tiles, side by side" src="data:image/png;base64,SHEET"
+  draggable="false"><div class="here"></div></div>
 <p>Move the pointer over the plane, touch it, or focus it and use the arrow keys.</p>
 </div>
 <div><canvas role="img" aria-label="The decoded digit, enlarged"></canvas>
