@@ -3,6 +3,11 @@
 import os
 
 import pytest
+from hypothesis import settings
+
+# How long one example takes says more about what else the machine does than about the code.
+settings.register_profile("hw3lib", deadline=None)
+settings.load_profile("hw3lib")
 
 
 def pytest_runtest_setup(item):
