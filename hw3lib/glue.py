@@ -16,7 +16,7 @@ MIME_PREFIX = "application/papermill.record/"
 
 
 def glue(name: str, value: Any, spec: str = "") -> None:
-    """Store `value` in the notebook as `name`; ``{glue:text}`name` `` in a text cell shows it.
+    """Store `value` in the notebook as `name`, which the role `glue:text` shows in a text cell.
 
     Args:
         name: unique within the notebook.

@@ -24,7 +24,7 @@ NUM_FEATURES = 64
 MAX_SHIFT = 2
 """Training images are moved by up to this many pixels either way."""
 
-EPOCHS = {"mnist": 12, "digits": 15}
+EPOCHS = {"mnist": 12, "digits": 10}
 """Default passes over each data set; the smaller one needs more of them."""
 
 

@@ -186,7 +186,7 @@ def estimate(run: Run, row: str | int, measure: str) -> stats.Interval:
 
 
 def early_excess(run: Run, measure: str, start: int, middle: int, end: int) -> Floats:
-    """By how much |change from start to middle| exceeds |change from middle to end|, (blocks,).
+    """How much larger the change from start to middle is than that from middle to end, (blocks,).
 
     The signs of the changes are those of their means, so that noise does not count as change.
     """
