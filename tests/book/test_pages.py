@@ -13,7 +13,7 @@ from tests.book.notebooks import ROOT
 
 HTML = ROOT / "_build" / "html"
 # What Sphinx makes for itself, and the redirect to the first page.
-GENERATED = {"genindex.html", "py-modindex.html", "search.html", "index.html"}
+GENERATED = {"genindex.html", "py-modindex.html", "search.html", "index.html", "prf-prf.html"}
 PAGES = sorted(path for path in HTML.glob("*.html") if path.name not in GENERATED)
 CHROMIUM = next(
     filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
