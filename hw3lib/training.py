@@ -237,7 +237,11 @@ def _record(
 
 
 def _cpu_state(model: nn.Module) -> State:
-    return {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+    return {
+        # Weights are stored row by row, whatever the layout they were trained in.
+        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, value in model.state_dict().items()
+    }
 
 
 def _save(path: Path, state: Progress, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -130,8 +130,13 @@ class VaeGradients(Settings):
         return Outcome({}, arrays, data=stored.provenance["data"], device="cpu")
 
     def canary(self) -> list[float]:
-        """Variances of an untrained model on two embedded digits."""
+        """Variances of an untrained model on two embedded digits.
+
+        In double precision: the score-function estimate of an untrained model is a small
+        difference of large log-likelihoods, which float32 rounds differently on each processor.
+        """
         model, _ = self.training.build(torch.device("cpu"))
+        model.double()
         images = data.quantize(data.load("digits").x_test[:2])
         table = self.measure(model.eval().requires_grad_(False), images)
         return torch.cat([table[name] for name in sorted(table)]).tolist()
@@ -141,7 +146,7 @@ class VaeGradients(Settings):
         rows = []
         for i, (mean, log_std) in enumerate(zip(*model.encode(images), strict=True)):
             rng = data.generator(self.seed, f"gradient noise of image {i}")
-            noise = torch.randn(self.repeats, self.samples, len(mean), generator=rng)
+            noise = torch.randn(self.repeats, self.samples, len(mean), generator=rng).to(mean)
             x = images[i].expand(self.repeats * self.samples, -1, -1)
 
             def log_lik(z: Tensor, x: Tensor = x) -> Tensor:

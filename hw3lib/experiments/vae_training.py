@@ -124,7 +124,8 @@ class TrainVAE(Settings):
         """The untrained model, its weights drawn on the CPU, and its optimizer."""
         with training.seeded(self.seed, "weights"):
             model = VAE(self.latent_dim, self.num_filters)
-        model.to(device)
+        # Convolutions are faster on this layout, on CPUs and GPUs.
+        model.to(device, memory_format=torch.channels_last)
         return model, torch.optim.Adam(model.parameters(), self.learning_rate, fused=True)
 
     def objective(self, train: Tensor, val: Tensor) -> ElboObjective:
