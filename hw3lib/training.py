@@ -77,6 +77,25 @@ class Progress:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What training changes."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
+
+    def state(self) -> dict[str, Any]:
+        """The states of all parts, by name."""
+        return {name: part.state_dict() for name, part in vars(self).items() if part}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Put the parts back into a state."""
+        for name, part in vars(self).items():
+            if part:
+                part.load_state_dict(state[name])
+
+
 def fit(
     model: nn.Module,
     objective: Objective,
@@ -86,6 +105,7 @@ def fit(
     batch_size: int,
     seed: int,
     select: str,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
     snapshots: Collection[int] = (),
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 10.0,
@@ -101,6 +121,7 @@ def fit(
         epochs, batch_size: the last batch of an epoch may be smaller.
         seed: fixes the order of the examples and the noise.
         select: the validation score whose lowest value marks the best epoch.
+        scheduler: of the learning rate, stepped after every batch.
         snapshots: epochs after which the weights are kept (0 is before training).
         checkpoint: file to resume from and to write to; None neither reads nor writes. A run of
             more epochs goes on where a shorter one with the same file ended.
@@ -119,7 +140,8 @@ def fit(
     if checkpoint and _epochs_in(checkpoint) > epochs:
         checkpoint = None  # a longer run's; it cannot be shortened, and must not be overwritten
     resumable = checkpoint and checkpoint.exists()
-    state = _resume(checkpoint, model, optimizer) if checkpoint and resumable else Progress()
+    parts = Parts(model, optimizer, scheduler)
+    state = _resume(checkpoint, parts) if checkpoint and resumable else Progress()
     if not state.history:
         _record(state, model, {}, _validate(model, objective), select, snapshots)
     bar = tqdm(total=epochs, initial=state.epoch, desc=label, unit="epoch", disable=not _visible())
@@ -132,7 +154,7 @@ def fit(
                 objective.num_examples, generator=generator(seed, "order", epoch)
             )
             draws = objective.draw(generator(seed, "noise", epoch))
-            train = _train_epoch(model, objective, optimizer, order, draws, batch_size, device)
+            train = _train_epoch(parts, objective, order, draws, batch_size, device)
             val = _validate(model, objective)
             state.epoch = epoch
             _record(state, model, train, val, select, snapshots)
@@ -141,7 +163,7 @@ def fit(
             late = deadline is not None and now + 1.2 * (now - started) > deadline
             stop = late and epoch < epochs
             if checkpoint and (stop or epoch == epochs or now - saved > checkpoint_seconds):
-                _save(checkpoint, state, model, optimizer)
+                save(checkpoint, {"progress": vars(state)} | parts.state())
                 saved = now
             bar.set_postfix({select: f"{val[select]:.4f}"})
             bar.update()
@@ -169,6 +191,21 @@ def seeded(seed: int, purpose: str) -> Iterator[None]:
         yield
 
 
+def save(path: Path, content: Any) -> None:
+    """`torch.save` that leaves the old file or the new one, whole, whenever it is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    torch.save(content, part)
+    os.replace(part, path)
+
+
+def device_name(device: torch.device) -> str:
+    """What the provenance calls a device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
 def pick_device(name: str | None = None) -> torch.device:
     """The named device, or a GPU where there is one, else the CPU."""
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -183,14 +220,14 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def _train_epoch(
-    model: nn.Module,
+    parts: Parts,
     objective: Objective,
-    optimizer: torch.optim.Optimizer,
     order: Tensor,
     draws: Tensor,
     batch_size: int,
     device: torch.device,
 ) -> dict[str, float]:
+    model, optimizer, scheduler = parts.model, parts.optimizer, parts.scheduler
     model.train()
     # Both uploads happen once an epoch; the steps below never wait for the device.
     order, draws = order.to(device), draws.to(device)
@@ -201,6 +238,8 @@ def _train_epoch(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        if scheduler:
+            scheduler.step()
         totals += sums
     means = (totals / objective.num_examples).tolist()
     if not all(abs(value) < float("inf") for value in means):
@@ -231,38 +270,23 @@ def _record(
     best = state.history[state.best_epoch][f"val_{select}"] if state.history else None
     state.history.append(row)
     if best is None or val[select] < best:
-        state.best_epoch, state.best_state = state.epoch, _cpu_state(model)
+        state.best_epoch, state.best_state = state.epoch, cpu_state(model)
     if state.epoch in snapshots:
-        state.snapshots[state.epoch] = _cpu_state(model)
+        state.snapshots[state.epoch] = cpu_state(model)
 
 
-def _cpu_state(model: nn.Module) -> State:
+def cpu_state(model: nn.Module) -> State:
+    """A copy of the model's state on the CPU, row by row whatever the layout it trains in."""
     return {
-        # Weights are stored row by row, whatever the layout they were trained in.
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, value in model.state_dict().items()
     }
 
 
-def _save(path: Path, state: Progress, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    torch.save(
-        {
-            "progress": vars(state),
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        },
-        part,
-    )
-    os.replace(part, path)
-
-
-def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    device = next(model.parameters()).device
+def _resume(path: Path, parts: Parts) -> Progress:
+    device = next(parts.model.parameters()).device
     stored = torch.load(path, map_location=device, weights_only=True)
-    model.load_state_dict(stored["model"])
-    optimizer.load_state_dict(stored["optimizer"])
+    parts.load(stored)
     progress = Progress(**stored["progress"])
     progress.best_state = {key: value.cpu() for key, value in progress.best_state.items()}
     return progress

@@ -37,11 +37,14 @@ class Regression:
             return {"error": float((model(self.x) - 2 * self.x).square().mean())}
 
 
-def fit(objective=None, **options):
+def fit(objective=None, *, halve_every=None, **options):
     with training.seeded(0, "weights"):
         model = nn.Linear(1, 1)
     optimizer = torch.optim.Adam(model.parameters(), 0.05)
     settings = {"epochs": 4, "batch_size": 16, "seed": 0, "select": "error"} | options
+    if halve_every:
+        steplr = torch.optim.lr_scheduler.StepLR(optimizer, halve_every, gamma=0.5)
+        settings["scheduler"] = steplr
     return model, training.fit(model, objective or Regression(), optimizer, **settings)
 
 
@@ -94,6 +97,19 @@ def test_global_random_state_is_left_alone():
     before = torch.get_rng_state()
     fit()
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_schedule_counts_batches_and_is_resumed(tmp_path):
+    checkpoint = tmp_path / "run.pt"
+    fit(epochs=1, halve_every=3, checkpoint=checkpoint)
+    extended, progress = fit(epochs=4, halve_every=3, checkpoint=checkpoint)
+    whole, reference = fit(epochs=4, halve_every=3)
+    constant, _ = fit(epochs=4)
+    assert same(dict(extended.state_dict()), dict(whole.state_dict()))
+    assert progress.history == reference.history
+    assert not same(dict(whole.state_dict()), dict(constant.state_dict()))
+    stored = torch.load(checkpoint, weights_only=True)
+    assert stored["optimizer"]["param_groups"][0]["lr"] == 0.05 * 0.5 ** (16 // 3)
 
 
 def test_a_longer_run_goes_on_where_a_shorter_one_ended(tmp_path):

@@ -10,8 +10,8 @@ from annotated_types import Ge
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from hw3lib import bounds, data, strokes
-from hw3lib.experiments.vae_training import STORED_CODES, TrainVAE, device_name, load_vae
+from hw3lib import bounds, data, strokes, training
+from hw3lib.experiments.vae_training import STORED_CODES, TrainVAE, load_vae
 from hw3lib.runs import Context, Outcome, Run, Settings
 from hw3lib.vae import VAE, mean_image
 
@@ -57,7 +57,9 @@ class LatentFactors(Settings):
         dataset = data.load(self.vae.dataset)
         images = data.quantize(dataset.x_test[:STORED_CODES])
         arrays = self.analyse(vae, images)
-        return Outcome({"factors": list(FACTORS)}, arrays, {}, dataset.checksum, device_name(CPU))
+        return Outcome(
+            {"factors": list(FACTORS)}, arrays, {}, dataset.checksum, training.device_name(CPU)
+        )
 
     def canary(self) -> list[float]:
         """What an untrained encoder tells about the factors of the embedded digits."""

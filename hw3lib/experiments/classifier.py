@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from hw3lib import data, stats, training
 from hw3lib.data import GREY_LEVELS
-from hw3lib.experiments.vae_training import device_name
 from hw3lib.runs import Context, Outcome, Settings
 from hw3lib.runs import run as get_run
 
@@ -158,7 +157,7 @@ class TrainClassifier(Settings):
         }
         weights = {name: value.numpy() for name, value in progress.best_state.items()}
         return Outcome(
-            results, {}, weights, dataset.checksum, device_name(device), progress.seconds
+            results, {}, weights, dataset.checksum, training.device_name(device), progress.seconds
         )
 
     def canary(self) -> list[float]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hw3lib import data, training
 from hw3lib.bounds import gaussian_kl, log_normal
-from hw3lib.experiments.vae_training import TrainVAE, device_name, load_vae
+from hw3lib.experiments.vae_training import TrainVAE, load_vae
 from hw3lib.runs import Context, Outcome, Settings, run
 from hw3lib.vae import VAE, ElboObjective
 
@@ -215,7 +215,7 @@ class CompareEstimators(Settings):
         results: dict[str, Any] = {
             name: self.histories(name, *parts, device) for name in ESTIMATORS
         }
-        return Outcome(results, data=dataset.checksum, device=device_name(device))
+        return Outcome(results, data=dataset.checksum, device=training.device_name(device))
 
     def canary(self) -> list[float]:
         """Validation scores after an epoch on a few embedded digits, with each estimator."""

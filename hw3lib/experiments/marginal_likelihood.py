@@ -20,7 +20,7 @@ from torch import Tensor
 from hw3lib import data, stats, training
 from hw3lib.bounds import LinearGaussian, log_normal
 from hw3lib.data import GREY_LEVELS
-from hw3lib.experiments.vae_training import TrainVAE, device_name, load_vae
+from hw3lib.experiments.vae_training import TrainVAE, load_vae
 from hw3lib.runs import Context, Outcome, Settings
 from hw3lib.vae import VAE
 
@@ -276,7 +276,7 @@ class LinearGaussianStudy(Settings):
         del context
         rows = [self.measure(d) for d in self.dims]
         results = {name: [row[name] for row in rows] for name in rows[0]}
-        return Outcome(results, device=device_name(torch.device("cpu")))
+        return Outcome(results, device=training.device_name(torch.device("cpu")))
 
     def canary(self) -> list[float]:
         """The errors and the closed forms of a small study."""
@@ -355,7 +355,7 @@ class MarginalLikelihood(Settings):
         dataset = data.load(self.vae.dataset)
         x = data.quantize(dataset.x_test[: self.num_images]).to(device)
         results = self.measure(load_vae(self.vae).to(device), x)
-        return Outcome(results, data=dataset.checksum, device=device_name(device))
+        return Outcome(results, data=dataset.checksum, device=training.device_name(device))
 
     def canary(self) -> list[float]:
         """The losses of the model's canary, and this measurement on digits without training."""
@@ -416,7 +416,7 @@ class PosteriorGrid(Settings):
         x = data.quantize(dataset.x_test[self.image][None])
         results, arrays = self.measure(load_vae(self.vae).to(device), x.to(device))
         arrays["image"] = x[0].numpy()
-        return Outcome(results, arrays, data=dataset.checksum, device=device_name(device))
+        return Outcome(results, arrays, data=dataset.checksum, device=training.device_name(device))
 
     def canary(self) -> list[float]:
         """The losses of the model's canary, and this measurement on a digit without training."""

@@ -23,7 +23,6 @@ from hw3lib.experiments.vae_training import (
     SNAPSHOT_EPOCHS,
     STORED_IMAGES,
     TrainVAE,
-    device_name,
     load_vae,
 )
 from hw3lib.runs import Context, Outcome, Run, Settings
@@ -92,7 +91,7 @@ class SampleQuality(Settings):
             "images": torch.stack([x[:STORED_IMAGES] for x in sets.values()]).numpy(),
         }
         results = {"rows": list(sets), "measures": list(MEASURES), "num_samples": len(real)}
-        return Outcome(results, arrays, {}, dataset.checksum, device_name(device))
+        return Outcome(results, arrays, {}, dataset.checksum, training.device_name(device))
 
     def canary(self) -> list[float]:
         """Samples of an untrained VAE, and every measure on embedded digits in negative."""

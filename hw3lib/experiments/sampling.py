@@ -13,9 +13,8 @@ from annotated_types import Ge, Len
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hw3lib import data
+from hw3lib import data, training
 from hw3lib.data import GREY_LEVELS
-from hw3lib.experiments.vae_training import device_name
 from hw3lib.runs import Context, Outcome, Settings
 from hw3lib.vae import IMAGE_SIZE, sample_pixels
 
@@ -153,7 +152,9 @@ class SamplingTime(Settings):
                 if name != "naive" or size <= self.naive_up_to:
                     arrays[f"{name}.{size}"] = self._time(sampler, logits)
         fastest = {name: float(times.min()) for name, times in arrays.items()}
-        return Outcome({"seconds": fastest}, arrays, device=device_name(torch.device("cpu")))
+        return Outcome(
+            {"seconds": fastest}, arrays, device=training.device_name(torch.device("cpu"))
+        )
 
     def canary(self) -> list[float]:
         """The mean grey level that each sampler draws."""

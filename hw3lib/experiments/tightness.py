@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 import torch
@@ -16,7 +14,7 @@ from pydantic import AfterValidator
 from torch import Tensor
 
 from hw3lib import bounds, data, training
-from hw3lib.experiments.vae_training import TrainVAE, device_name, load_vae
+from hw3lib.experiments.vae_training import TrainVAE, load_vae
 from hw3lib.runs import Context, Outcome, Settings
 from hw3lib.vae import VAE, sample_pixels
 
@@ -120,7 +118,7 @@ class BoundTightness(Settings):
             results=results,
             arrays={name: value.numpy() for name, value in arrays.items()},
             data=dataset.checksum,
-            device=device_name(device),
+            device=training.device_name(device),
             seconds=seconds,
         )
 
@@ -193,7 +191,7 @@ class BoundTightness(Settings):
             seconds = time.monotonic() - started
             spent += seconds
             if path:
-                _save(path, parts, spent)
+                training.save(path, (parts, spent))
             late = context.deadline and time.monotonic() + 1.2 * seconds > context.deadline
             if late and len(parts) < len(blocks):
                 raise training.OutOfTime(f"{self.describe()}: {len(parts)} of {len(blocks)} blocks")
@@ -280,13 +278,6 @@ def sandwich(
     k = torch.tensor(num_samples, dtype=lower.dtype, device=lower.device)
     upper = torch.logaddexp(lower + k.log(), own[:, None]) - (k + 1).log()
     return lower, upper
-
-
-def _save(path: Path, parts: list[dict[str, Tensor]], spent: float) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    torch.save((parts, spent), part)
-    os.replace(part, path)
 
 
 def _elbo(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hw3lib import data, training
 from hw3lib.bounds import bits_per_dim, elbo_terms
-from hw3lib.experiments.vae_training import TrainVAE, device_name, load_vae
+from hw3lib.experiments.vae_training import TrainVAE, load_vae
 from hw3lib.runs import Context, Outcome, Settings
 from hw3lib.vae import VAE
 
@@ -45,7 +45,7 @@ class ScoreVAE(Settings):
             results,
             {name: tensor.cpu().numpy() for name, tensor in arrays.items()},
             data=dataset.checksum,
-            device=device_name(device),
+            device=training.device_name(device),
         )
 
     def canary(self) -> list[float]:

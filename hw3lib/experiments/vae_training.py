@@ -68,7 +68,12 @@ class TrainVAE(Settings):
             # Half precision is ample for pictures and halves the file.
             weights |= {f"epoch{epoch}.{k}": v.half().numpy() for k, v in state.items()}
         return Outcome(
-            results, arrays, weights, dataset.checksum, device_name(device), progress.seconds
+            results,
+            arrays,
+            weights,
+            dataset.checksum,
+            training.device_name(device),
+            progress.seconds,
         )
 
     def canary(self) -> list[float]:
@@ -125,7 +130,7 @@ class TrainVAE(Settings):
         with training.seeded(self.seed, "weights"):
             model = VAE(self.latent_dim, self.num_filters)
         # Convolutions are faster on this layout, on CPUs and GPUs.
-        model.to(device, memory_format=torch.channels_last)
+        model.to(device).to(memory_format=torch.channels_last)
         return model, torch.optim.Adam(model.parameters(), self.learning_rate, fused=True)
 
     def objective(self, train: Tensor, val: Tensor) -> ElboObjective:
@@ -183,10 +188,3 @@ def load_vae(settings: TrainVAE, epoch: int | None = None) -> VAE:
     model = VAE(settings.latent_dim, settings.num_filters)
     model.load_state_dict(state)
     return model.eval().requires_grad_(False)
-
-
-def device_name(device: torch.device) -> str:
-    """What the provenance calls a device."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"

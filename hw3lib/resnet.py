@@ -1,0 +1,90 @@
+"""ResNet-18 for 32 x 32 images, with normalisation as its first layer.
+
+Pixels in [0, 1] go in and logits come out, so that an attack's radius is in pixels. The blocks are
+torchvision's; the stem is a 3 x 3 convolution of stride 1, and the max-pool is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.247, 0.243, 0.261)
+
+
+class Normalize(nn.Module):
+    """Subtract the mean and divide by the standard deviation of each channel."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, mean: Sequence[float] = CIFAR10_MEAN, std: Sequence[float] = CIFAR10_STD
+    ) -> None:
+        super().__init__()
+        # Not in the state dict, so that networks which are normalised outside load unchanged.
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+class ResNet(nn.Module):
+    """Four stages of residual blocks (He et al. 2016), ResNet-18 by default.
+
+    The parameters have torchvision's names; a state dict of the course's pretrained network loads
+    strictly.
+
+    Args:
+        num_classes: length of the logits.
+        width: channels of the first stage; each later stage doubles them.
+        blocks: residual blocks in each stage.
+
+    Raises:
+        ValueError: an argument is below 1.
+    """
+
+    def __init__(self, num_classes: int = 10, *, width: int = 64, blocks: int = 2) -> None:
+        super().__init__()
+        if min(num_classes, width, blocks) < 1:
+            raise ValueError(
+                f"num_classes={num_classes}, width={width}, blocks={blocks}: all must be at least 1"
+            )
+        self.normalize = Normalize()
+        self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)  # 32 -> 16
+        self.layer1 = _stage(width, width, blocks, stride=1)
+        self.layer2 = _stage(width, 2 * width, blocks, stride=2)  # 16 -> 8
+        self.layer3 = _stage(2 * width, 4 * width, blocks, stride=2)  # 8 -> 4
+        self.layer4 = _stage(4 * width, 8 * width, blocks, stride=2)  # 4 -> 2
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(8 * width, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, num_classes) of pixels x (N, 3, H, W) in [0, 1]."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(self.normalize(x)))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        logits: Tensor = self.fc(self.avgpool(x).flatten(1))
+        return logits
+
+
+def _stage(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
+    """Residual blocks of one size; the first changes resolution and number of channels."""
+    shortcut = None
+    if stride != 1 or channels_in != channels:
+        shortcut = nn.Sequential(
+            nn.Conv2d(channels_in, channels, 1, stride=stride, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+    first = BasicBlock(channels_in, channels, stride, shortcut)
+    return nn.Sequential(first, *(BasicBlock(channels, channels) for _ in range(blocks - 1)))

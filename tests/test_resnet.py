@@ -1,0 +1,63 @@
+import pytest
+import torch
+from torchvision.models import resnet18 as torchvision_resnet18
+
+from hw3lib.resnet import CIFAR10_MEAN, CIFAR10_STD, Normalize, ResNet
+
+
+def course_network():
+    """The course's network as everybody builds it: torchvision's with another stem."""
+    torch.manual_seed(0)
+    network = torchvision_resnet18(num_classes=10)
+    network.conv1 = torch.nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
+    return network
+
+
+def test_a_state_dict_of_the_course_loads_strictly_and_computes_the_same():
+    theirs = course_network().eval()
+    ours = ResNet().eval()
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    x = torch.rand(4, 3, 32, 32)
+    mean, std = torch.tensor(CIFAR10_MEAN), torch.tensor(CIFAR10_STD)
+    normalized = (x - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    with torch.no_grad():
+        assert torch.allclose(ours(x), theirs(normalized), atol=1e-5)
+
+
+def test_our_state_dict_has_the_names_and_shapes_of_the_course():
+    ours, theirs = ResNet().state_dict(), course_network().state_dict()
+    assert {key: value.shape for key, value in ours.items()} == {
+        key: value.shape for key, value in theirs.items()
+    }
+
+
+def test_normalize_gives_zero_mean_and_unit_deviation():
+    x = torch.tensor(CIFAR10_MEAN).view(1, 3, 1, 1) + torch.tensor(CIFAR10_STD).view(
+        3, 1, 1
+    ) * torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2)
+    out = Normalize()(x)
+    assert out.flatten(2).mean(2) == pytest.approx(torch.zeros(1, 3), abs=1e-6)
+    assert out.abs() == pytest.approx(torch.ones_like(out), abs=1e-5)
+
+
+def test_normalisation_follows_the_model_and_survives_deepcopy_and_half_precision():
+    import copy
+
+    model = copy.deepcopy(ResNet(width=4, blocks=1)).double()
+    assert model.normalize.mean.dtype == torch.float64
+    assert model(torch.rand(2, 3, 32, 32, dtype=torch.float64)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("argument", ["num_classes", "width", "blocks"])
+def test_sizes_below_one_are_refused(argument):
+    with pytest.raises(ValueError, match=f"{argument}=0"):
+        ResNet(**{argument: 0})
+
+
+def test_small_networks_halve_the_image_four_times():
+    sizes = []
+    model = ResNet(width=4, blocks=1)
+    for stage in (model.maxpool, model.layer2, model.layer3, model.layer4):
+        stage.register_forward_hook(lambda _m, _i, out: sizes.append(out.shape[-1]))
+    model(torch.rand(1, 3, 32, 32))
+    assert sizes == [16, 8, 4, 2]
