@@ -86,7 +86,7 @@ def verify_command(keys: Keys = None) -> None:
 
 
 @data_app.command("fetch")
-def fetch_command(name: Annotated[str, typer.Argument(help="mnist")]) -> None:
+def fetch_command(name: Annotated[str, typer.Argument(help="mnist or cifar10")]) -> None:
     """Download a data set; it appears only once it is whole and verified."""
     from hw3lib import data
 
@@ -94,13 +94,26 @@ def fetch_command(name: Annotated[str, typer.Argument(help="mnist")]) -> None:
 
 
 @data_app.command("check")
-def check_command(name: Annotated[str, typer.Argument(help="mnist or digits")]) -> None:
-    """Read a data set and compare every byte with its checksum."""
+def check_command(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="mnist, cifar10, digits or shapes; default all")
+    ] = None,
+) -> None:
+    """Read data sets and compare every byte of those in files with its checksum."""
     from hw3lib import data
 
-    found = data.load(name)
-    sizes = f"{len(found.x_train):,} training and {len(found.x_test):,} test images"
-    typer.echo(f"{name}: {sizes}, checksum {found.checksum}")
+    bad = 0
+    for name in names or data.CLASSES:
+        try:
+            found = data.load(name)
+        except data.DataError as error:
+            bad += 1
+            typer.echo(f"{name}: {error}", err=True)
+            continue
+        sizes = f"{len(found.x_train):,} training and {len(found.x_test):,} test images"
+        typer.echo(f"{name}: {sizes}, checksum {found.checksum}")
+    if bad:
+        raise typer.Exit(1)
 
 
 @app.command("reproduce")

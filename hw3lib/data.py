@@ -1,19 +1,21 @@
 """Data sets as unsigned 8-bit tensors, their splits, and seeded randomness.
 
 A data set is one image tensor and one label tensor per split. It is moved to the device once;
-everything else (quantising, batching) happens there.
+everything else (quantising, augmenting, batching) happens there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import platformdirs
@@ -21,12 +23,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hw3lib import shapes
+
 GREY_LEVELS = 16
 """Grey levels of a 4-bit pixel."""
 
+PADDING = 4
+"""Zero pixels around an image from which `augment` crops."""
+
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
-# SHA-256 of the raw bytes of each array, whatever file it is read from.
+CLASSES: dict[str, tuple[str, ...]] = {
+    "mnist": tuple("0123456789"),
+    "digits": tuple("0123456789"),
+    "cifar10": (
+        "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+    ),
+    "shapes": shapes.CLASSES,
+}  # fmt: skip
+"""Names of the classes of each data set, in the order of their labels."""
+
+# SHA-256 of the raw bytes of each array, whatever file it is read from: labels as uint8, images as
+# uint8 with the colour channels last, (N, H, W) or (N, H, W, 3).
 SHA256 = {
     "mnist": {
         "x_train": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
@@ -34,11 +52,16 @@ SHA256 = {
         "x_test": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
         "y_test": "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
     },
+    "cifar10": {
+        "x_train": "d588511d5e63fdceecf9433f2302497fd7fcf61e75cfab8cd3f1ea15c2b9eed0",
+        "y_train": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
+        "x_test": "728e7b1a16526d757a21da12a84d69707cde81a2eb5b63572643697ccd646595",
+        "y_test": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
+    },
 }
 
-
-Source = tuple[Path, Callable[[Path], np.ndarray]]
-"""A file, and how one array is read from it."""
+Reader = Callable[[str, Path], np.ndarray]
+"""Reads one of `ARRAYS`, or the part of it that a file holds."""
 
 
 class DataError(RuntimeError):
@@ -51,9 +74,10 @@ class Dataset:
 
     Attributes:
         name: what `load` was asked for.
-        x_train, x_test: (N, H, W) uint8.
+        x_train, x_test: (N, H, W), or (N, 3, H, W) in colour, uint8.
         y_train, y_test: (N,) int64.
-        checksum: SHA-256 over the four arrays, first 16 hex digits.
+        checksum: SHA-256 over the raw bytes of the four arrays, first 16 hex digits; the bytes
+            are those of `SHA256`, with the colour channels last.
     """
 
     name: str
@@ -78,29 +102,29 @@ def load(name: str, root: Path | None = None) -> Dataset:
     """Load a data set by name.
 
     Args:
-        name: "mnist" (from `root`) or "digits" (embedded, needs no file).
-        root: folder with torchvision's `MNIST/raw` or with `mnist.npz`; default `data_dir()`.
+        name: "mnist" or "cifar10" (from `root`), "digits" or "shapes" (embedded, need no file).
+        root: folder with torchvision's `MNIST/raw` or `cifar-10-batches-py`, or with `mnist.npz`
+            or `cifar10.npz` of the arrays `ARRAYS`; default `data_dir()`.
 
     Raises:
         DataError: the files are missing, truncated, altered, or of another data set.
         ValueError: the name is unknown.
     """
-    if name == "digits":
-        arrays = _digits()
-    elif name == "mnist":
-        arrays = _verified(name, _mnist_arrays(root or data_dir()))
+    if name in EMBEDDED:
+        arrays = EMBEDDED[name]()
+    elif name in STORED:
+        arrays = _verified(name, root or data_dir())
     else:
-        raise ValueError(f"unknown data set {name!r}; choose 'mnist' or 'digits'")
+        raise ValueError(f"unknown data set {name!r}; choose {_listed([*STORED, *EMBEDDED])}")
     digest = hashlib.sha256()
     for key in ARRAYS:
         digest.update(arrays[key].tobytes())
-    tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
     return Dataset(
         name=name,
-        x_train=tensors["x_train"],
-        y_train=tensors["y_train"].long(),
-        x_test=tensors["x_test"],
-        y_test=tensors["y_test"].long(),
+        x_train=_channels_first(arrays["x_train"]),
+        y_train=torch.from_numpy(arrays["y_train"]).long(),
+        x_test=_channels_first(arrays["x_test"]),
+        y_test=torch.from_numpy(arrays["y_test"]).long(),
         checksum=digest.hexdigest()[:16],
     )
 
@@ -112,22 +136,23 @@ def download(name: str, root: Path | None = None) -> Path:
         DataError: the host cannot be reached, or what it sent is not the data set.
         ValueError: the data set is not one that is downloaded.
     """
-    if name != "mnist":
-        raise ValueError(f"{name!r} is not downloaded; only 'mnist' is")
-    from torchvision.datasets import MNIST
+    if name not in STORED:
+        raise ValueError(f"{name!r} is not downloaded; choose {_listed(STORED)}")
+    import torchvision
 
-    root = root or data_dir()
+    stored, root = STORED[name], root or data_dir()
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as part:
         try:
-            MNIST(part, download=True)
+            getattr(torchvision.datasets, stored.title)(part, download=True)
         except (OSError, RuntimeError) as error:
             raise DataError(
-                f"MNIST could not be downloaded ({error}). {_ways_out(root)}"
+                f"{stored.title} could not be downloaded ({error}). {_ways_out(name, root)}"
             ) from error
-        _verified(name, _mnist_arrays(Path(part)))
-        shutil.rmtree(root / "MNIST", ignore_errors=True)
-        os.replace(Path(part) / "MNIST", root / "MNIST")
+        _verified(name, Path(part))
+        top = Path(stored.folder).parts[0]
+        shutil.rmtree(root / top, ignore_errors=True)
+        os.replace(Path(part) / top, root / top)
     load.cache_clear()
     return root
 
@@ -143,6 +168,56 @@ def quantize(x: Tensor) -> Tensor:
     return x >> 4
 
 
+def to_pixels(x: Tensor) -> Tensor:
+    """Map 8-bit pixels 0..255 to float32 in [0, 1], the pixels that models of part 2 take.
+
+    Raises:
+        TypeError: `x` is not uint8.
+    """
+    if x.dtype != torch.uint8:
+        raise TypeError(
+            f"pixels are {x.dtype}; only raw uint8 pixels 0..255 are divided by 255 "
+            "(floating-point pixels are in [0, 1] already)"
+        )
+    # A GPU would multiply by the reciprocal of a Python number, which errs in the last bit.
+    return x / torch.full((), 255, dtype=torch.float32, device=x.device)
+
+
+def draw_augmentation(num: int, generator: torch.Generator) -> Tensor:
+    """Random draws for `augment`, (num, 3) int64: flip 0 or 1, first row and column 0..8."""
+    flip = torch.randint(2, (num, 1), generator=generator)
+    corner = torch.randint(2 * PADDING + 1, (num, 2), generator=generator)
+    return torch.cat([flip, corner], dim=1)
+
+
+def augment(x: Tensor, draws: Tensor) -> Tensor:
+    """Crop each image from its copy with four zero pixels around it, then flip it or not.
+
+    The augmentation that residual networks are trained with on CIFAR-10 (He et al., 2016): the
+    same as torchvision's `RandomCrop(padding=4)` and `RandomHorizontalFlip`, one gather for the
+    whole batch on its device.
+
+    Args:
+        x: (N, C, H, W), any type.
+        draws: (N, 3) integers on the device of x, a row an image: flip 0 or 1, then the row and
+            column 0..8 of the padded image where the crop begins (4, 4: unmoved).
+
+    Raises:
+        ValueError: the shapes do not fit together, or a draw is out of range (looked at on the
+            CPU only: a GPU would have to be waited for).
+    """
+    _check_augmentation(x, draws)
+    n, c, h, w = x.shape
+    flip, top, left = draws.long().unsqueeze(2).unbind(1)  # (N, 1) each
+    columns = torch.arange(w, device=x.device)
+    columns = left + torch.where(flip > 0, columns.flip(0), columns)
+    rows = top + torch.arange(h, device=x.device)
+    # Positions in the flattened image: indexing by rows and columns would be 30 times slower.
+    index = (rows[:, :, None] * (w + 2 * PADDING) + columns[:, None, :]).view(n, 1, h * w)
+    padded = F.pad(x, (PADDING,) * 4).flatten(2)
+    return padded.gather(2, index.expand(n, c, h * w)).view(n, c, h, w)
+
+
 def train_val_split(num_examples: int, seed: int = 42) -> tuple[Tensor, Tensor]:
     """Indices of the course's split: nine tenths to train on, one tenth to validate on.
 
@@ -154,39 +229,123 @@ def train_val_split(num_examples: int, seed: int = 42) -> tuple[Tensor, Tensor]:
     return order[:cut], order[cut:]
 
 
+def test_split(num_examples: int, seed: int = 0) -> tuple[Tensor, Tensor]:  # noqa: PT028
+    """Indices of test images split as in the course: three quarters validate, one quarter tests.
+
+    For CIFAR-10's 10,000 test images these are 7,500 and 2,500. The course drew them anew each
+    time; here the seed fixes them.
+    """
+    order = torch.randperm(num_examples, generator=generator(seed, "test split"))
+    cut = num_examples * 3 // 4
+    return order[:cut], order[cut:]
+
+
+def stratified_halves(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices, in ascending order, of two disjoint halves with every class equally often in both.
+
+    Of a class with an odd number of examples one is in neither half.
+
+    Args:
+        labels: (N,) integers.
+        seed: fixes which examples are in which half.
+
+    Raises:
+        ValueError: `labels` has another shape.
+    """
+    if labels.ndim != 1:
+        raise ValueError(f"labels have shape {tuple(labels.shape)}; they need (N,)")
+    labels, rng = labels.cpu(), generator(seed, "halves")
+    halves = torch.zeros(2, len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        members = (labels == label).nonzero().squeeze(1)
+        half = len(members) // 2
+        members = members[torch.randperm(len(members), generator=rng)]
+        halves[0, members[:half]] = halves[1, members[half : 2 * half]] = True
+    return halves[0].nonzero().squeeze(1), halves[1].nonzero().squeeze(1)
+
+
 def generator(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
     """A CPU generator for one use: equal arguments give equal numbers on every machine."""
     digest = hashlib.sha256(f"{seed}/{purpose}/{epoch}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
 
 
-def _ways_out(root: Path) -> str:
+def _check_augmentation(x: Tensor, draws: Tensor) -> None:
+    if x.ndim != 4 or draws.shape != (len(x), 3):
+        raise ValueError(
+            f"images have shape {tuple(x.shape)} and draws {tuple(draws.shape)}; they need "
+            "(N, C, H, W) and (N, 3) with the same N (draw_augmentation makes the draws)"
+        )
+    # Reading the values of a device tensor would make the host wait for it.
+    if draws.device.type == "cpu":
+        wrong = (draws < 0) | (draws > torch.tensor([1, 2 * PADDING, 2 * PADDING]))
+        if wrong.any():
+            raise ValueError(
+                f"draws {draws[wrong.any(1)][0].tolist()}: flip must be 0 or 1, row and column "
+                f"between 0 and {2 * PADDING}"
+            )
+
+
+def _channels_first(images: np.ndarray) -> Tensor:
+    """(N, H, W) as it is; (N, H, W, 3) as (N, 3, H, W), laid out in this order."""
+    x = torch.from_numpy(images)
+    return x.movedim(3, 1).contiguous() if x.ndim == 4 else x
+
+
+def _listed(names: Iterable[str]) -> str:
+    *first, last = map(repr, names)
+    return f"{', '.join(first)} or {last}"
+
+
+def _ways_out(name: str, root: Path) -> str:
+    stored = STORED[name]
     return (
-        "Three ways out: run `hw3 data fetch mnist` where there is a network; set HW3_DATA to a "
-        "folder that holds MNIST/raw or mnist.npz "
-        f"(looked in {root}); or use the embedded data set 'digits', which needs no file."
+        f"Three ways out: run `hw3 data fetch {name}` where there is a network; set HW3_DATA to a "
+        f"folder that holds {stored.folder} or {name}.npz "
+        f"(looked in {root}); or use the embedded data set {stored.embedded!r}, which needs no "
+        "file."
     )
 
 
-def _mnist_arrays(root: Path) -> dict[str, Source]:
-    """Where each of the four arrays lies, and how it is read from there."""
-    npz, raw = root / "mnist.npz", root / "MNIST" / "raw"
-    if raw.is_dir():
-        from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
-
-        files = {
-            "x_train": raw / "train-images-idx3-ubyte",
-            "y_train": raw / "train-labels-idx1-ubyte",
-            "x_test": raw / "t10k-images-idx3-ubyte",
-            "y_test": raw / "t10k-labels-idx1-ubyte",
-        }
+def _verified(name: str, root: Path) -> dict[str, np.ndarray]:
+    """The four arrays of a stored data set, each compared with its known SHA-256."""
+    stored = STORED[name]
+    folder, npz = root / stored.folder, root / f"{name}.npz"
+    if folder.is_dir():
         return {
-            key: (path, lambda file: read_sn3_pascalvincent_tensor(str(file)).numpy())
-            for key, path in files.items()
+            key: _array(name, key, [folder / file for file in files], stored.read)
+            for key, files in stored.files.items()
         }
     if npz.is_file():
-        return {key: (npz, partial(_read_npz, key)) for key in ARRAYS}
-    raise DataError(f"MNIST is not on this machine. {_ways_out(root)}")
+        return {key: _array(name, key, [npz], _read_npz) for key in ARRAYS}
+    raise DataError(f"{stored.title} is not on this machine. {_ways_out(name, root)}")
+
+
+def _array(name: str, key: str, paths: Sequence[Path], read: Reader) -> np.ndarray:
+    """One array from the files that hold its parts: images (N, H, W[, 3]), labels (N,), uint8."""
+    remedy = f"Delete it and run `hw3 data fetch {name}`, or put the original file there."
+    parts = []
+    for path in paths:
+        try:
+            parts.append(read(key, path))
+        except FileNotFoundError as error:
+            raise DataError(f"{path} is missing, so {name} is incomplete. {remedy}") from error
+        except Exception as error:  # the readers raise many types on damaged files
+            raise DataError(
+                f"{path} cannot be read as {name}'s {key} ({error}); it is truncated or another "
+                f"kind of file. {remedy}"
+            ) from error
+    array = np.concatenate(parts) if len(parts) > 1 else parts[0]
+    if array.dtype.kind in "iu":  # people store labels in wide types
+        array = array.astype(np.uint8, copy=False)
+    if hashlib.sha256(array.tobytes()).hexdigest() != SHA256[name][key]:
+        folder, names = paths[0].parent, ", ".join(path.name for path in paths)
+        file = str(paths[0]) if len(paths) == 1 else f"one of {names} in {folder}"
+        raise DataError(
+            f"{file} holds other bytes than {name}'s {key} ({array.dtype}, shape {array.shape}, "
+            f"SHA-256 differs); it was altered or belongs to another data set. {remedy}"
+        )
+    return array.reshape(-1, *STORED[name].image_shape) if key[0] == "x" else array.reshape(-1)
 
 
 def _read_npz(key: str, path: Path) -> np.ndarray:
@@ -195,27 +354,38 @@ def _read_npz(key: str, path: Path) -> np.ndarray:
         return np.ascontiguousarray(archive[key])
 
 
-def _verified(name: str, sources: dict[str, Source]) -> dict[str, np.ndarray]:
-    """Read every array and compare it with its known SHA-256."""
-    arrays = {}
-    for key, (path, read) in sources.items():
-        remedy = f"Delete it and run `hw3 data fetch {name}`, or put the original file there."
-        try:
-            array = read(path)
-        except FileNotFoundError as error:
-            raise DataError(f"{path} is missing, so {name} is incomplete. {remedy}") from error
-        except Exception as error:  # the readers raise many types on damaged files
-            raise DataError(
-                f"{path} cannot be read as {name}'s {key} ({error}); it is truncated or another "
-                f"kind of file. {remedy}"
-            ) from error
-        if hashlib.sha256(array.tobytes()).hexdigest() != SHA256[name][key]:
-            raise DataError(
-                f"{path} holds other bytes than {name}'s {key} (shape {array.shape}, SHA-256 "
-                f"differs); it was altered or belongs to another data set. {remedy}"
-            )
-        arrays[key] = array
-    return arrays
+def _read_idx(_key: str, path: Path) -> np.ndarray:
+    """Images or labels of one of MNIST's files."""
+    from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
+
+    array: np.ndarray = read_sn3_pascalvincent_tensor(str(path)).numpy()
+    return array
+
+
+def _read_batch(key: str, path: Path) -> np.ndarray:
+    """Images (N, 32, 32, 3) or labels (N,) of one of CIFAR-10's files, which are pickles."""
+    with path.open("rb") as file:
+        batch = _ArrayUnpickler(file, encoding="latin1").load()
+    if key.startswith("y"):
+        return np.asarray(batch["labels"]).reshape(-1)
+    pixels: np.ndarray = batch["data"].reshape(-1, 3, 32, 32)  # stored channel by channel
+    return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Makes arrays and nothing else, where a foreign pickle could run any code."""
+
+    makers: ClassVar[dict[str, Any]] = {
+        "ndarray": np.ndarray,
+        "_reconstruct": np.empty(0).__reduce__()[0],
+        # The original files give flags as integers, of which NumPy 2.4.0 to 2.4.4 warn.
+        "dtype": lambda code, *_: np.dtype(code),
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if not module.startswith("numpy") or name not in self.makers:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return self.makers[name]
 
 
 def _digits() -> dict[str, np.ndarray]:
@@ -238,3 +408,67 @@ def _digits() -> dict[str, np.ndarray]:
         "x_test": images[test],
         "y_test": labels[test],
     }
+
+
+def _shapes() -> dict[str, np.ndarray]:
+    """`hw3lib.shapes`: 4,000 pictures to train on and 1,000 others."""
+    x_train, y_train = shapes.draw(4000, seed=0)
+    x_test, y_test = shapes.draw(1000, seed=1)
+    tensors = (x_train, y_train, x_test, y_test)
+    return {key: tensor.numpy() for key, tensor in zip(ARRAYS, tensors, strict=True)}
+
+
+EMBEDDED = {"digits": _digits, "shapes": _shapes}
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A data set that lies in files.
+
+    Attributes:
+        title: torchvision's class.
+        folder: where torchvision puts its files.
+        files: those that hold each array, in order.
+        read: reads a file.
+        image_shape: (H, W) or (H, W, 3).
+        embedded: the data set to use without files.
+    """
+
+    title: str
+    folder: str
+    files: dict[str, tuple[str, ...]]
+    read: Reader
+    image_shape: tuple[int, ...]
+    embedded: str
+
+
+_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
+
+STORED = {
+    "mnist": _Stored(
+        title="MNIST",
+        folder="MNIST/raw",
+        files={
+            "x_train": ("train-images-idx3-ubyte",),
+            "y_train": ("train-labels-idx1-ubyte",),
+            "x_test": ("t10k-images-idx3-ubyte",),
+            "y_test": ("t10k-labels-idx1-ubyte",),
+        },
+        read=_read_idx,
+        image_shape=(28, 28),
+        embedded="digits",
+    ),
+    "cifar10": _Stored(
+        title="CIFAR10",
+        folder="cifar-10-batches-py",
+        files={
+            "x_train": _BATCHES,
+            "y_train": _BATCHES,
+            "x_test": ("test_batch",),
+            "y_test": ("test_batch",),
+        },
+        read=_read_batch,
+        image_shape=(32, 32, 3),
+        embedded="shapes",
+    ),
+}

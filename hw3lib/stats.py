@@ -60,6 +60,26 @@ def proportion(successes: int, n: int, confidence: float = 0.95) -> Interval:
     return Interval(successes / n, float(result.low), float(result.high), n)
 
 
+def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
+    """Exact p-value that two classifiers are right equally often on the same images.
+
+    Only the images on which they differ count: under the null hypothesis each is as likely to be
+    the one that is right (McNemar 1947).
+
+    Args:
+        a, b: (N,) bool, right or wrong on each image.
+
+    Raises:
+        ValueError: the lengths differ.
+    """
+    first, second = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
+    if first.shape != second.shape:
+        raise ValueError(f"shapes {first.shape} and {second.shape}: the images must be the same")
+    alone = int((first & ~second).sum())
+    differ = int((first ^ second).sum())
+    return float(scipy.stats.binomtest(alone, differ).pvalue) if differ else 1.0
+
+
 def bootstrap_interval(
     values: ArrayLike,
     statistic: Callable[..., Any] = np.mean,

@@ -12,10 +12,10 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ from hw3lib.data import generator
 logger = logging.getLogger("hw3lib")
 
 State = dict[str, Tensor]
+
+Part = TypeVar("Part")
 
 
 class Objective(Protocol):
@@ -189,6 +191,39 @@ def seeded(seed: int, purpose: str) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(seed, purpose).initial_seed())
         yield
+
+
+def in_blocks(
+    blocks: Sequence[Callable[[], Part]],
+    *,
+    checkpoint: Path | None = None,
+    deadline: float | None = None,
+    label: str = "measuring",
+) -> tuple[list[Part], float]:
+    """Compute block after block, keeping what is done, and resume where it stopped.
+
+    Returns:
+        What the blocks return (tensors, or tuples, lists or dictionaries of them), and the seconds
+        spent on them, over all resumptions.
+
+    Raises:
+        OutOfTime: another block would not end before `deadline`, see `fit`.
+    """
+    parts: list[Part] = []
+    spent = 0.0
+    if checkpoint and checkpoint.exists():
+        parts, spent = torch.load(checkpoint, weights_only=True)
+    for block in blocks[len(parts) :]:
+        started = time.monotonic()
+        parts.append(block())
+        seconds = time.monotonic() - started
+        spent += seconds
+        if checkpoint:
+            save(checkpoint, (parts, spent))
+        late = deadline is not None and time.monotonic() + 1.2 * seconds > deadline
+        if late and len(parts) < len(blocks):
+            raise OutOfTime(f"{label}: {len(parts)} of {len(blocks)} blocks are done and kept")
+    return parts, spent
 
 
 def save(path: Path, content: Any) -> None:

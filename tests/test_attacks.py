@@ -1,4 +1,5 @@
 import copy
+import itertools
 import math
 
 import pytest
@@ -195,7 +196,7 @@ def test_more_steps_never_lower_the_margin_of_the_kept_point(start):
     model, (x, y) = small_network(), pictures()
     options = {"step": 0.01, "keep": "best", "random_start": start}
     curve = [margins(PGD(0.05, steps=k, **options), model, x, y) for k in (1, 2, 4, 8)]
-    for fewer, more in zip(curve, curve[1:], strict=False):
+    for fewer, more in itertools.pairwise(curve):
         assert (more >= fewer - 1e-6).all()
     assert (curve[-1] > curve[0]).any()
 
@@ -205,7 +206,7 @@ def test_restarts_keep_the_best_and_not_the_last(keep):
     model, (x, y) = small_network(), pictures()
     options = {"steps": 2, "step": 0.02, "keep": keep, "random_start": True}
     kept = [margins(PGD(0.1, restarts=r, **options), model, x, y) for r in (1, 2, 5)]
-    for fewer, more in zip(kept, kept[1:], strict=False):
+    for fewer, more in itertools.pairwise(kept):
         assert (more >= fewer - 1e-6).all()
     assert (kept[-1] > kept[0]).any()
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar
 
 import torch
@@ -106,7 +106,12 @@ class BoundTightness(Settings):
         order = torch.randperm(len(dataset.x_test), generator=self._rng("choice", 0))
         chosen = order[: self.images]
         x = data.quantize(dataset.x_test[chosen]).to(device)
-        parts, seconds = self._measure_blocks(model, x, context)
+        parts, seconds = training.in_blocks(
+            [partial(self.measure, model, part, i) for i, part in enumerate(x.split(BLOCK))],
+            checkpoint=context.checkpoint,
+            deadline=context.deadline,
+            label=self.describe(),
+        )
         arrays = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         arrays |= {"index": chosen, "label": dataset.y_test[chosen], "image": x.cpu()}
         results = {
@@ -177,25 +182,6 @@ class BoundTightness(Settings):
             x = sample_pixels(model.decode(z), generator=rng)
         trail = self._refine(model, x, "simulated steps", block)
         return sandwich(self._proposal(model, *trail[-1]), x, z, self.refined_num_samples, rng)
-
-    def _measure_blocks(
-        self, model: VAE, x: Tensor, context: Context
-    ) -> tuple[list[dict[str, Tensor]], float]:
-        """Measure block after block, resuming from the checkpoint and minding the deadline."""
-        path = context.checkpoint
-        parts, spent = torch.load(path, weights_only=True) if path and path.exists() else ([], 0.0)
-        blocks = x.split(BLOCK)
-        for block in range(len(parts), len(blocks)):
-            started = time.monotonic()
-            parts.append(self.measure(model, blocks[block], block))
-            seconds = time.monotonic() - started
-            spent += seconds
-            if path:
-                training.save(path, (parts, spent))
-            late = context.deadline and time.monotonic() + 1.2 * seconds > context.deadline
-            if late and len(parts) < len(blocks):
-                raise training.OutOfTime(f"{self.describe()}: {len(parts)} of {len(blocks)} blocks")
-        return parts, spent
 
     def _rng(self, purpose: str, block: int) -> torch.Generator:
         return data.generator(self.seed, f"{self.experiment}/{purpose}", block)

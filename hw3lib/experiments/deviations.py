@@ -1,0 +1,156 @@
+"""The report's attacks as they may have been written: which habit explains which number (2.1a)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
+from typing import Annotated, ClassVar, Literal, NamedTuple, get_args, get_type_hints
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from hw3lib import training
+from hw3lib.attacks import LOSSES, Classifier, evaluating
+from hw3lib.defenses import keeping_statistics
+from hw3lib.experiments.attacked import canary_images, test_images
+from hw3lib.experiments.resnet_training import TrainResNet, load_resnet
+from hw3lib.resnet import CIFAR10_MEAN, CIFAR10_STD, ResNet
+from hw3lib.runs import Context, Outcome, Settings
+
+
+class Habits(NamedTuple):
+    """How an attack is written.
+
+    Attributes:
+        attack: one step, or the course's ten.
+        loss: whose gradient is taken.
+        clamp: where attacked images are cut, in normalised units: at the ends of the pixel range,
+            nowhere, or at 0 and 1 as if they were pixels ("unit").
+        mode: of batch norm while the attack is made, with running or with batch statistics.
+    """
+
+    attack: Literal["fgsm", "pgd"]
+    loss: Literal["cross_entropy", "negative_logit"]
+    clamp: Literal["pixels", "none", "unit"]
+    mode: Literal["eval", "train"]
+
+
+COMBINATIONS = [
+    Habits(*habits)
+    for habits in product(*(get_args(kind) for kind in get_type_hints(Habits).values()))
+]
+"""All habits with each other; ours come first."""
+
+
+class Deviations(Settings):
+    """Accuracy under the course's attacks in all combinations of habits.
+
+    Attributes:
+        model: the network.
+        images: how many of the course's test images.
+        fgsm_eps, pgd_eps, pgd_step, pgd_steps: the course's, in normalised units.
+        batch_size: images attacked together; it matters where batch norm uses their statistics.
+    """
+
+    experiment: ClassVar[str] = "deviations"
+
+    model: TrainResNet
+    images: Annotated[int, Ge(1)] = 1000
+    fgsm_eps: float = 0.1
+    pgd_eps: float = 0.01
+    pgd_step: float = 2.0
+    pgd_steps: Annotated[int, Ge(1)] = 10
+    batch_size: Annotated[int, Ge(1)] = 100
+
+    def compute(self, context: Context) -> Outcome:
+        device = training.pick_device(context.device)
+        dataset, index, x, y = test_images(self.model, "course", device)
+        x, y = x[: self.images], y[: self.images]
+        network = load_resnet(self.model, device)
+        masks, spent = training.in_blocks(
+            [partial(self.right, network, x, y, habits) for habits in COMBINATIONS],
+            checkpoint=context.checkpoint,
+            deadline=context.deadline,
+            label=self.describe(),
+        )
+        return Outcome(
+            {"axes": list(Habits._fields), "combinations": [list(row) for row in COMBINATIONS]},
+            {"right": torch.stack(masks).cpu().numpy(), "index": index[: self.images].numpy()},
+            data=dataset.checksum,
+            device=training.device_name(device),
+            seconds=spent,
+        )
+
+    def canary(self) -> list[float]:
+        """Loss of an untrained network on embedded images after every variant."""
+        model, x, y = canary_images(self.model)
+        losses = []
+        for habits in COMBINATIONS:
+            attacked = self.perturb(model, normalized(x), y, habits)
+            logits = model(pixels(attacked))
+            losses.append(LOSSES["cross_entropy"](logits, y).mean().item())
+        return losses
+
+    def right(self, model: Classifier, x: Tensor, y: Tensor, habits: Habits) -> Tensor:
+        """Where the network is right before and after this variant, (N,) bool."""
+        masks = []
+        for images, labels in zip(x.split(self.batch_size), y.split(self.batch_size), strict=True):
+            z = normalized(images)
+            attacked = self.perturb(model, z, labels, habits)
+            with torch.no_grad():
+                before, after = (model(pixels(part)).argmax(1) for part in (z, attacked))
+            masks.append((before == labels) & (after == labels))
+        return torch.cat(masks)
+
+    def perturb(self, model: Classifier, z: Tensor, y: Tensor, habits: Habits) -> Tensor:
+        """The textbook loop on normalised images z, with these habits."""
+        fgsm = habits.attack == "fgsm"
+        eps, steps = (self.fgsm_eps, 1) if fgsm else (self.pgd_eps, self.pgd_steps)
+        size = eps if fgsm else self.pgd_step
+        point = z
+        with _batch_norm(model, habits.mode):
+            for _ in range(steps):
+                point = point.detach().requires_grad_()
+                with torch.enable_grad():
+                    total = LOSSES[habits.loss](model(pixels(point)), y).sum()
+                (gradient,) = torch.autograd.grad(total, point)
+                moved = (point + size * gradient.sign()).detach()
+                point = _clamped(moved.clamp(z - eps, z + eps), habits.clamp)
+        return point
+
+
+def normalized(x: Tensor) -> Tensor:
+    """Pixels in [0, 1] in the units of the network's first layer."""
+    return (x - _channels(CIFAR10_MEAN, x)) / _channels(CIFAR10_STD, x)
+
+
+def pixels(z: Tensor) -> Tensor:
+    """The inverse of `normalized`."""
+    return z * _channels(CIFAR10_STD, z) + _channels(CIFAR10_MEAN, z)
+
+
+def _clamped(z: Tensor, clamp: str) -> Tensor:
+    if clamp == "none":
+        return z
+    if clamp == "unit":
+        return z.clamp(0, 1)
+    return z.clamp(normalized(torch.zeros_like(z)), normalized(torch.ones_like(z)))
+
+
+@contextlib.contextmanager
+def _batch_norm(model: Classifier, mode: str) -> Iterator[None]:
+    """Batch norm with its running statistics, or with those of the attacked batch."""
+    with evaluating(model):
+        if mode == "eval" or not isinstance(model, ResNet):
+            yield
+        else:
+            model.train()
+            with keeping_statistics(model):
+                yield
+
+
+def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)

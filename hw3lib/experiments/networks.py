@@ -1,0 +1,93 @@
+"""The networks of part 2, from one seed: what each question trains, attacks and compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hw3lib.defenses import AdversarialLoss, JoinedBatch, Standard
+from hw3lib.experiments.attacked import COURSE_FGSM, COURSE_PGD
+from hw3lib.experiments.resnet_training import TrainResNet, pretraining
+
+REPORT_NAMES = {
+    "pretrained": "ResNet-18, pretrained",
+    "scratch": "ResNet-18 from scratch",
+    "augmented": "ResNet-18 from scratch, augmented",
+    "fgsm_defense": "FGSM defence",
+    "pgd_defense": "PGD defence",
+}
+"""Rows of the report's table, as its numbers are called in `hw3lib.report`."""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Settings of every network; they share data set, architecture and seed.
+
+    Attributes:
+        pretrained: our own recipe, in place of the course's ready-made network.
+        scratch, augmented: the course's settings, without and with flips and crops.
+        fgsm_defense, pgd_defense: questions 2.2 and 2.3, both from `pretrained`.
+        half_a, half_b: on disjoint halves of the data, from the same initial weights.
+        half_c: as `half_b`, from other initial weights.
+    """
+
+    pretrained: TrainResNet
+    scratch: TrainResNet
+    augmented: TrainResNet
+    fgsm_defense: TrainResNet
+    pgd_defense: TrainResNet
+    half_a: TrainResNet
+    half_b: TrainResNet
+    half_c: TrainResNet
+
+
+def networks(dataset: str = "cifar10", seed: int = 0, epochs: int | None = None) -> Networks:
+    """The networks for one data set and seed.
+
+    Args:
+        dataset: "cifar10" with the course's settings, or "shapes" with a small network and larger
+            steps, so that everything trains on a CPU in a minute.
+        seed: of all of them.
+        epochs: of every training; None takes the data set's defaults.
+    """
+    ready, base = _recipes(dataset, seed)
+    if epochs is not None:
+        ready, base = ready.changed(epochs=epochs), base.changed(epochs=epochs)
+    defended = base.changed(start=ready, augmented=True)
+    if dataset == "shapes" and epochs is None:
+        defended = defended.changed(epochs=5)
+    return Networks(
+        pretrained=ready,
+        scratch=base,
+        augmented=base.changed(augmented=True),
+        fgsm_defense=defended.changed(
+            augmented=False, defense=AdversarialLoss(COURSE_FGSM, alpha=0.5)
+        ),
+        pgd_defense=defended.changed(defense=JoinedBatch(COURSE_PGD)),
+        half_a=ready.changed(half="a"),
+        half_b=ready.changed(half="b"),
+        half_c=ready.changed(half="b", seed=seed + OTHER_SEED),
+    )
+
+
+OTHER_SEED = 1000
+"""Added to a seed where a network needs other initial weights."""
+
+
+def _recipes(dataset: str, seed: int) -> tuple[TrainResNet, TrainResNet]:
+    """How the ready-made network is trained, and the others."""
+    if dataset == "cifar10":
+        return pretraining(seed), TrainResNet(seed=seed)
+    small = TrainResNet(
+        dataset="shapes", network="small", epochs=8, learning_rate=0.02, batch_size=64, seed=seed
+    )
+    ready = small.changed(
+        augmented=True,
+        defense=Standard(label_smoothing=0.1),
+        learning_rate=0.1,
+        nesterov=True,
+        weight_decay=5e-4,
+        schedule="one_cycle",
+        keep="last",
+        epochs=16,
+    )
+    return ready, small
