@@ -1,33 +1,52 @@
 """Data sets are what they should be, or are refused by name; randomness is keyed, not global."""
 
 import hashlib
+import pickle
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+import torchvision
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.transforms.v2 import functional as reference
 
 from hw3lib import data
+
+few = settings(max_examples=25, deadline=None)
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def stand_in(monkeypatch, name, shape, num_train, num_test):
+    """Arrays that stand for a data set: the checksums of the module are replaced by theirs."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x_train": rng.integers(0, 256, (num_train, *shape), dtype=np.uint8),
+        "y_train": rng.integers(0, 10, num_train, dtype=np.uint8),
+        "x_test": rng.integers(0, 256, (num_test, *shape), dtype=np.uint8),
+        "y_test": rng.integers(0, 10, num_test, dtype=np.uint8),
+    }
+    digests = {key: hashlib.sha256(array.tobytes()).hexdigest() for key, array in arrays.items()}
+    monkeypatch.setitem(data.SHA256, name, digests)
+    data.load.cache_clear()
+    yield arrays
+    data.load.cache_clear()
 
 
 @pytest.fixture
 def small_mnist(monkeypatch):
-    """Arrays that stand for MNIST: the checksums of the module are replaced by theirs."""
-    rng = np.random.default_rng(0)
-    arrays = {
-        "x_train": rng.integers(0, 256, (20, 28, 28), dtype=np.uint8),
-        "y_train": rng.integers(0, 10, 20, dtype=np.uint8),
-        "x_test": rng.integers(0, 256, (10, 28, 28), dtype=np.uint8),
-        "y_test": rng.integers(0, 10, 10, dtype=np.uint8),
-    }
-    digests = {key: hashlib.sha256(array.tobytes()).hexdigest() for key, array in arrays.items()}
-    monkeypatch.setitem(data.SHA256, "mnist", digests)
-    data.load.cache_clear()
-    yield arrays
-    data.load.cache_clear()
+    yield from stand_in(monkeypatch, "mnist", (28, 28), 20, 10)
+
+
+@pytest.fixture
+def small_cifar(monkeypatch):
+    yield from stand_in(monkeypatch, "cifar10", (32, 32, 3), 20, 5)
 
 
 RAW_NAMES = {
@@ -132,11 +151,232 @@ def test_a_failed_download_names_the_ways_out(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+# CIFAR-10
+
+
+def old_pickle(batch):
+    """A dictionary of lists of numbers and uint8 matrices as Python 2 and its NumPy pickled it.
+
+    The original files are such pickles; today's Python cannot write them.
+    """
+
+    def text(word):
+        return b"U" + bytes([len(word)]) + word
+
+    def number(value):
+        return b"K" + bytes([value]) if value < 256 else b"M" + struct.pack("<H", value)
+
+    def matrix(array):
+        raw = array.tobytes()
+        return (
+            b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01"
+            + b"".join(map(number, array.shape))
+            + b"\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNN"
+            + 2 * (b"J" + struct.pack("<i", -1))
+            + b"K\x00tb\x89T"
+            + struct.pack("<i", len(raw))
+            + raw
+            + b"tb"
+        )
+
+    content = b""
+    for key, value in batch.items():
+        listed = b"](" + b"".join(map(number, value)) + b"e" if isinstance(value, list) else b""
+        content += text(key.encode()) + (listed or matrix(value))
+    return b"\x80\x02}(" + content + b"u."
+
+
+def new_pickle(batch):
+    return pickle.dumps(batch, protocol=4)
+
+
+def write_batches(root: Path, arrays, dump=old_pickle) -> Path:
+    """torchvision's layout: five training files and one test file, images channel by channel."""
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+
+    def write(name, x, y):
+        planes = np.ascontiguousarray(x.transpose(0, 3, 1, 2)).reshape(len(x), -1)
+        (folder / name).write_bytes(dump({"labels": y.tolist(), "data": planes}))
+
+    images, labels = (np.split(arrays[key], 5) for key in ("x_train", "y_train"))
+    for number in range(5):
+        write(f"data_batch_{number + 1}", images[number], labels[number])
+    write("test_batch", arrays["x_test"], arrays["y_test"])
+    return folder
+
+
+@pytest.mark.parametrize("dump", [old_pickle, new_pickle])
+def test_both_layouts_of_cifar_give_the_same_data_set(tmp_path, small_cifar, dump):
+    write_batches(tmp_path / "raw", small_cifar, dump)
+    (tmp_path / "npz").mkdir()
+    np.savez(tmp_path / "npz" / "cifar10.npz", **small_cifar)
+    from_raw = data.load("cifar10", tmp_path / "raw")
+    from_npz = data.load("cifar10", tmp_path / "npz")
+    for one in (from_raw, from_npz):
+        assert one.x_train.shape == (20, 3, 32, 32)
+        for part in ("train", "test"):
+            x, y = getattr(one, f"x_{part}"), getattr(one, f"y_{part}")
+            assert x.is_contiguous()
+            np.testing.assert_array_equal(x.movedim(1, -1).numpy(), small_cifar[f"x_{part}"])
+            np.testing.assert_array_equal(y.numpy(), small_cifar[f"y_{part}"])
+            assert (x.dtype, y.dtype) == (torch.uint8, torch.int64)
+    assert from_raw.checksum == from_npz.checksum
+
+
+def test_torchvision_reads_the_same_from_the_same_folder(tmp_path, small_cifar, monkeypatch):
+    write_batches(tmp_path, small_cifar)
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "_load_meta", lambda self: None)
+    ours = data.load("cifar10", tmp_path)
+    for train, x, y in ((True, ours.x_train, ours.y_train), (False, ours.x_test, ours.y_test)):
+        theirs = torchvision.datasets.CIFAR10(tmp_path, train=train)
+        np.testing.assert_array_equal(theirs.data, x.movedim(1, -1).numpy())
+        assert theirs.targets == y.tolist()
+
+
+def test_labels_of_a_wide_type_or_in_a_column_are_the_same_labels(tmp_path, small_cifar):
+    wide = {
+        key: array.astype(np.int64)[:, None] if key.startswith("y") else array
+        for key, array in small_cifar.items()
+    }
+    np.savez(tmp_path / "cifar10.npz", **wide)
+    labels = data.load("cifar10", tmp_path).y_train
+    np.testing.assert_array_equal(labels.numpy(), small_cifar["y_train"])
+
+
+def test_missing_cifar_names_its_three_ways_out(tmp_path):
+    with pytest.raises(data.DataError) as error:
+        data.load("cifar10", tmp_path)
+    for way in ("hw3 data fetch cifar10", "cifar-10-batches-py", "cifar10.npz", "'shapes'"):
+        assert way in str(error.value)
+
+
+class Bomb:
+    """What runs when a pickle is read: it would make a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["data_batch_1", "data_batch_4", "test_batch"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(path.read_bytes()[:2000]),
+        lambda path: path.write_bytes(b"not a pickle at all"),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(new_pickle({"fine_labels": [1]})),
+        lambda path: path.write_bytes(new_pickle({"data": "text", "labels": [[1], [2, 3]]})),
+        lambda path: path.write_bytes(new_pickle([1, 2])),
+        lambda path: path.unlink(),
+    ],
+    ids=["truncated", "halved", "foreign", "empty", "other keys", "other types", "list", "missing"],
+)
+def test_a_damaged_batch_is_refused_by_name(tmp_path, small_cifar, name, damage):
+    folder = write_batches(tmp_path, small_cifar)
+    damage(folder / name)
+    with pytest.raises(data.DataError, match=f"{name} .*cifar10"):
+        data.load("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("key", ["data", "labels"])
+@pytest.mark.parametrize("name", ["data_batch_2", "test_batch"])
+def test_an_altered_batch_is_refused(tmp_path, small_cifar, name, key):
+    path = write_batches(tmp_path, small_cifar, new_pickle) / name
+    batch = pickle.loads(path.read_bytes())
+    batch[key][0] = 1 - batch[key][0] if key == "labels" else ~batch[key][0]
+    path.write_bytes(new_pickle(batch))
+    with pytest.raises(data.DataError, match=rf"{name}.*SHA-256 differs"):
+        data.load("cifar10", tmp_path)
+
+
+def test_batches_in_another_order_are_refused(tmp_path, small_cifar):
+    folder = write_batches(tmp_path, small_cifar)
+    (folder / "data_batch_1").rename(folder / "spare")
+    (folder / "data_batch_2").rename(folder / "data_batch_1")
+    (folder / "spare").rename(folder / "data_batch_2")
+    with pytest.raises(data.DataError, match="SHA-256 differs"):
+        data.load("cifar10", tmp_path)
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path, small_cifar):
+    folder = write_batches(tmp_path, small_cifar)
+    made = tmp_path / "made"
+    bomb = new_pickle({"data": Bomb(made), "labels": []})
+    pickle.loads(bomb)
+    assert made.exists()
+    made.unlink()
+    (folder / "data_batch_3").write_bytes(bomb)
+    with pytest.raises(data.DataError, match=r"data_batch_3.*asks for"):
+        data.load("cifar10", tmp_path)
+    assert not made.exists()
+
+
+def test_a_download_of_cifar_appears_whole_or_not_at_all(tmp_path, small_cifar, monkeypatch):
+    source = write_batches(tmp_path / "source", small_cifar)
+    root = tmp_path / "root"
+
+    def fake_download(folder, download):
+        assert download
+        shutil.copytree(source, Path(folder) / source.name)
+        (Path(folder) / "cifar-10-python.tar.gz").write_bytes(b"the archive")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", fake_download)
+    data.download("cifar10", root)
+    assert data.load("cifar10", root).x_train.shape == (20, 3, 32, 32)
+    assert [path.name for path in root.iterdir()] == [source.name]
+    data.download("cifar10", root)  # replaces what is there
+
+    broken = tmp_path / "broken"
+    (source / "test_batch").write_bytes(b"cut off")
+    with pytest.raises(data.DataError, match="test_batch"):
+        data.download("cifar10", broken)
+    assert list(broken.iterdir()) == []
+
+
+@pytest.mark.real_data("cifar10")
+def test_real_cifar_has_its_sizes_and_survives_torchvisions_layout(tmp_path):
+    cifar = data.load("cifar10")
+    assert cifar.x_train.shape == (50000, 3, 32, 32)
+    assert cifar.x_test.shape == (10000, 3, 32, 32)
+    assert torch.bincount(cifar.y_train).tolist() == [5000] * 10
+    assert torch.bincount(cifar.y_test).tolist() == [1000] * 10
+    arrays = {key: getattr(cifar, key).numpy() for key in data.ARRAYS}
+    arrays |= {key: arrays[key].transpose(0, 2, 3, 1) for key in ("x_train", "x_test")}
+    write_batches(tmp_path, arrays)
+    again = data.load.__wrapped__("cifar10", tmp_path)
+    assert again.checksum == cifar.checksum
+    assert torch.equal(again.x_test, cifar.x_test)
+    assert torch.equal(again.y_train, cifar.y_train)
+
+
+# Names and embedded sets
+
+
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="'mnits'"):
+    with pytest.raises(ValueError, match=r"'mnits'; choose 'mnist', 'cifar10', 'digits' or 'shap"):
         data.load("mnits")
-    with pytest.raises(ValueError, match="'digits' is not downloaded"):
-        data.download("digits")
+    for name in ("digits", "shapes"):
+        with pytest.raises(ValueError, match=f"'{name}' is not downloaded; choose 'mnist' or 'cif"):
+            data.download(name)
+
+
+@pytest.mark.parametrize("name", ["digits", "shapes"])
+def test_every_class_of_an_embedded_set_has_a_name(name):
+    found = data.load(name)
+    for labels in (found.y_train, found.y_test):
+        assert labels.unique().tolist() == list(range(len(data.CLASSES[name])))
+    assert len(set(data.CLASSES[name])) == len(data.CLASSES[name])
+
+
+def test_every_set_has_names_for_its_ten_classes():
+    assert set(data.CLASSES) == {"mnist", "digits", "cifar10", "shapes"}
+    assert {len(set(names)) for names in data.CLASSES.values()} == {10}
 
 
 def test_digits_need_no_file_and_have_every_class():
@@ -168,6 +408,145 @@ def test_a_split_is_a_partition(num, seed):
     train, val = data.train_val_split(num, seed)
     assert sorted([*train.tolist(), *val.tolist()]) == list(range(num))
     assert len(val) == num // 10
+
+
+def test_three_quarters_of_cifars_test_images_validate():
+    val, test = data.test_split(10_000)
+    assert (len(val), len(test)) == (7500, 2500)
+
+
+@given(st.integers(0, 500), st.integers(0, 2**31))
+def test_a_split_of_test_images_is_a_seeded_partition(num, seed):
+    val, test = data.test_split(num, seed)
+    assert sorted([*val.tolist(), *test.tolist()]) == list(range(num))
+    assert len(val) == num * 3 // 4
+    assert torch.equal(val, data.test_split(num, seed)[0])
+    if num > 50:
+        assert not torch.equal(val, data.test_split(num, seed + 1)[0])
+        assert not torch.equal(val, val.sort().values)
+
+
+@given(st.lists(st.integers(0, 9), max_size=200), st.integers(0, 2**31))
+def test_halves_are_disjoint_and_have_every_class_equally_often(labels, seed):
+    labels = torch.tensor(labels, dtype=torch.int64)
+    first, second = data.stratified_halves(labels, seed)
+    counts = labels.bincount(minlength=10)
+    for half in (first, second):
+        assert torch.equal(labels[half].bincount(minlength=10), counts // 2)
+        assert half.tolist() == sorted(set(half.tolist()))
+    assert not set(first.tolist()) & set(second.tolist())
+
+
+def test_halves_are_drawn_from_the_seed():
+    labels = torch.arange(200) % 10
+    first, _ = data.stratified_halves(labels, 0)
+    again, _ = data.stratified_halves(labels.to(torch.uint8), 0)
+    other, _ = data.stratified_halves(labels, 1)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    # Not the first and the second half of the data, nor every other image.
+    assert 0.35 < (first < 100).double().mean() < 0.65
+    assert 0.25 < (first[1:] - first[:-1] == 1).double().mean() < 0.75
+    with pytest.raises(ValueError, match=r"\(20, 10\)"):
+        data.stratified_halves(labels.view(20, 10), 0)
+
+
+# Pixels and augmentation
+
+
+def naive_augment(x, draws):
+    """Image by image with torchvision's functions."""
+    images = []
+    for image, (flip, row, column) in zip(x, draws.tolist(), strict=True):
+        padded = reference.pad(image, [4, 4, 4, 4])
+        cropped = reference.crop(padded, row, column, *image.shape[1:])
+        images.append(reference.horizontal_flip(cropped) if flip else cropped)
+    return torch.stack(images)
+
+
+@given(
+    num=st.integers(1, 6),
+    channels=st.sampled_from([1, 3]),
+    height=st.integers(1, 12),
+    width=st.integers(1, 12),
+    dtype=st.sampled_from([torch.uint8, torch.float32, torch.bfloat16]),
+    seed=st.integers(0, 1000),
+)
+@few
+def test_augmentation_is_torchvisions(num, channels, height, width, dtype, seed):
+    x = torch.randint(1, 256, (num, channels, height, width), generator=rng(seed)).to(dtype)
+    draws = data.draw_augmentation(num, rng(seed))
+    before = x.clone()
+    augmented = data.augment(x, draws)
+    assert augmented.dtype == dtype
+    assert torch.equal(augmented, naive_augment(x, draws))
+    assert torch.equal(x, before)
+
+
+def test_augmentation_is_torchvisions_for_every_draw_and_layout():
+    draws = torch.cartesian_prod(torch.arange(2), torch.arange(9), torch.arange(9))
+    x = torch.randint(1, 256, (len(draws), 3, 32, 32), generator=rng(), dtype=torch.uint8)
+    expected = naive_augment(x, draws)
+    assert torch.equal(data.augment(x, draws), expected)
+    assert torch.equal(data.augment(x, draws.to(torch.int8)), expected)
+    assert torch.equal(
+        data.augment(x.contiguous(memory_format=torch.channels_last), draws), expected
+    )
+
+
+def test_the_middle_crop_is_the_image_itself():
+    x = torch.rand(2, 3, 32, 32, generator=rng())
+    assert torch.equal(data.augment(x, torch.tensor([[0, 4, 4]] * 2)), x)
+    assert torch.equal(data.augment(x, torch.tensor([[1, 4, 4]] * 2)), x.flip(-1))
+    assert data.augment(x[:0], torch.zeros(0, 3, dtype=torch.int64)).shape == (0, 3, 32, 32)
+
+
+def test_draws_are_uniform_and_independent():
+    num = 162 * 200
+    draws = data.draw_augmentation(num, rng())
+    cells = draws[:, 0] * 81 + draws[:, 1] * 9 + draws[:, 2]
+    counts = cells.bincount(minlength=162)
+    assert len(counts) == 162
+    # Chi-square with 161 degrees of freedom: mean 161, standard deviation 18.
+    assert 100 < (counts - 200).square().sum().item() / 200 < 230
+    assert torch.equal(draws[:10], data.draw_augmentation(num, rng())[:10])
+
+
+@pytest.mark.parametrize("draw", [[2, 4, 4], [-1, 4, 4], [0, 9, 4], [0, 4, 9], [1, -1, 0]])
+def test_impossible_draws_are_refused(draw):
+    with pytest.raises(ValueError, match=r"flip must be 0 or 1, row and column between 0 and 8"):
+        data.augment(torch.rand(2, 3, 32, 32), torch.tensor([[0, 4, 4], draw]))
+
+
+@pytest.mark.parametrize(("x", "draws"), [((2, 32, 32), (2, 3)), ((2, 3, 8, 8), (3, 3))])
+def test_shapes_that_do_not_fit_are_refused(x, draws):
+    with pytest.raises(ValueError, match=r"they need \(N, C, H, W\) and \(N, 3\)"):
+        data.augment(torch.zeros(x), torch.zeros(draws, dtype=torch.int64))
+
+
+def test_pixels_are_levels_divided_by_255():
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    pixels = data.to_pixels(levels)
+    assert torch.equal(pixels, reference.to_dtype(levels, torch.float32, scale=True))
+    assert (pixels.min(), pixels.max()) == (0, 1)
+    with pytest.raises(TypeError, match="float32"):
+        data.to_pixels(pixels)
+
+
+@pytest.mark.gpu
+def test_a_gpu_makes_the_same_pixels_without_waiting():
+    x = torch.randint(0, 256, (128, 3, 32, 32), generator=rng(), dtype=torch.uint8)
+    draws = data.draw_augmentation(len(x), rng())
+    on_gpu = x.cuda(), draws.cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        pixels = data.to_pixels(data.augment(*on_gpu))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(pixels.cpu(), data.to_pixels(data.augment(x, draws)))
+
+
+# Randomness
 
 
 def test_generators_are_keyed_and_leave_the_global_state_alone():

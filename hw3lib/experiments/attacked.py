@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+import numpy as np
 import torch
 from annotated_types import Ge, Len
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -14,7 +16,8 @@ from hw3lib import attacks, data, training
 from hw3lib.attacks import FGSM, PGD, SignNoise
 from hw3lib.experiments.resnet_training import TrainResNet, load_resnet
 from hw3lib.robustness import accuracy, correct, course_accuracy, withstood
-from hw3lib.runs import Context, Outcome, Settings
+from hw3lib.runs import Context, Outcome, Run, Settings
+from hw3lib.stats import Interval
 
 AnyAttack = Annotated[FGSM | PGD | SignNoise, Field(discriminator="kind")]
 
@@ -23,6 +26,15 @@ COURSE_FGSM = FGSM.from_normalized(0.1)
 
 COURSE_PGD = PGD.from_normalized(0.01, step=2.0, steps=10)
 """The course's PGD: eps = 0.01 and steps of 2, which leave the ball at once, ten times."""
+
+SUITE: dict[str, FGSM | PGD | SignNoise] = {
+    "random signs": SignNoise(COURSE_FGSM.eps),
+    "FGSM": COURSE_FGSM,
+    "PGD": COURSE_PGD,
+    "strong PGD": PGD(COURSE_FGSM.eps, 20, keep="best", random_start=True, restarts=2),
+    "PGD 8/255": PGD(8 / 255, keep="best"),
+}
+"""What every network of the book is attacked with; strong PGD searches the ball of FGSM."""
 
 
 class UnderAttack(Settings):
@@ -38,7 +50,7 @@ class UnderAttack(Settings):
     experiment: ClassVar[str] = "under_attack"
 
     model: TrainResNet
-    attacks: Annotated[tuple[AnyAttack, ...], Len(1)]
+    attacks: Annotated[tuple[AnyAttack, ...], Len(1)] = tuple(SUITE.values())
     images: Literal["all", "course"] = "all"
     seed: int = 0
 
@@ -156,10 +168,15 @@ def canary_images(model: TrainResNet) -> tuple[attacks.Classifier, Tensor, Tenso
     return network, data.to_pixels(dataset.x_test[:16]).double(), dataset.y_test[:16]
 
 
-def accuracies(run_results: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Intervals of one `UnderAttack` by attack: {"none": {"course": …, "honest": …}, …}."""
-    names = run_results["attacks"]
+def outcomes(run: Run) -> dict[str, NDArray[np.bool_]]:
+    """Where the network is right, (N,) each, before ("clean") and after each attack of `SUITE`."""
+    return dict(zip(["clean", *SUITE], run.arrays["right"], strict=True))
+
+
+def intervals(run: Run) -> dict[str, dict[str, Interval]]:
+    """Accuracies in both protocols: `intervals(run)["FGSM"]["course"]`, or "honest"."""
+    kinds = ("course", "honest")
     return {
-        name: {"course": run_results["course"][i], "honest": run_results["honest"][i]}
-        for i, name in enumerate(names)
+        name: {kind: Interval(**run.results[kind][i]) for kind in kinds}
+        for i, name in enumerate(["clean", *SUITE])
     }

@@ -5,18 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from hw3lib.attacks import PGD
+from hw3lib.defenses import AdversarialLoss
+from hw3lib.experiments.attack_strength import AttackStrength
+from hw3lib.experiments.attacked import COURSE_FGSM, AdversarialPictures, UnderAttack
 from hw3lib.experiments.beta_sweep import BETAS, SWEEP_EPOCHS, LatentFactors
 from hw3lib.experiments.classifier import TrainClassifier
 from hw3lib.experiments.dataset_facts import DatasetFacts
+from hw3lib.experiments.deviations import Deviations
+from hw3lib.experiments.evaluation import Checklist, RadiusCurves
 from hw3lib.experiments.gradient_estimators import CompareEstimators, VaeGradients
+from hw3lib.experiments.gradient_sign import GradientSign
+from hw3lib.experiments.loss_against_batch import LossAgainstBatch
 from hw3lib.experiments.marginal_likelihood import (
     LinearGaussianStudy,
     MarginalLikelihood,
     PosteriorGrid,
 )
+from hw3lib.experiments.networks import networks
 from hw3lib.experiments.sample_quality import SampleQuality
 from hw3lib.experiments.sampling import SamplingTime
 from hw3lib.experiments.tightness import BoundTightness
+from hw3lib.experiments.transfer import TransferStudy
 from hw3lib.experiments.vae_scores import ScoreVAE
 from hw3lib.experiments.vae_training import TrainVAE
 from hw3lib.runs import Settings
@@ -29,6 +39,12 @@ PLANE_EPOCHS = 10
 
 COMPARE_EPOCHS = 10
 """Of the three short trainings of question 1.7."""
+
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Weights of the clean loss that question 2.2 compares."""
+
+STUDIED = 200
+"""Test images in the studies of part 2 that are not about accuracy."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +84,32 @@ def published(seeds: Sequence[int] = (0,)) -> Iterator[Published]:
             *(LatentFactors(vae=one) for one in sweep),
         ]
         yield from (Published(one) for one in evaluations)
+        yield from (Published(one) for one in part_2("shapes", seed))
+
+
+def part_2(dataset: str, seed: int) -> Iterator[Settings]:
+    """Networks, attacks and studies of the second part on one data set."""
+    nets = networks(dataset, seed)
+    sweep = [
+        nets.fgsm_defense.changed(defense=AdversarialLoss(COURSE_FGSM, alpha=alpha))
+        for alpha in ALPHAS
+    ]
+    models = dict.fromkeys([*vars(nets).values(), *sweep])
+    yield from models
+    yield from (UnderAttack(model=model, seed=seed) for model in models if not model.half)
+    pretrained, defended = nets.pretrained, (nets.fgsm_defense, nets.pgd_defense)
+    yield AdversarialPictures(model=pretrained, attack=COURSE_FGSM, seed=seed)
+    yield GradientSign(model=pretrained, images=STUDIED, seed=seed)
+    yield Deviations(model=pretrained, images=STUDIED)
+    halves = (nets.half_a, nets.half_b, nets.half_c)
+    yield TransferStudy(models=halves, attacks=(COURSE_FGSM, PGD(8 / 255)), seed=seed)
+    yield LossAgainstBatch(model=pretrained, seed=seed)
+    for model in (pretrained, nets.fgsm_defense):
+        yield RadiusCurves(model=model, images=STUDIED, seed=seed)
+    for model in (pretrained, nets.pgd_defense):
+        yield AttackStrength(model=model, images=STUDIED, seed=seed)
+    for model in (pretrained, *defended):
+        yield Checklist(model=model, surrogate=nets.scratch, images=STUDIED, seed=seed)
 
 
 def trained_vaes(seed: int) -> tuple[TrainVAE, TrainVAE]:

@@ -1,0 +1,743 @@
+"""Laws of accuracy under attack: how images are counted, curves, matrices, the checklist."""
+
+import copy
+import inspect
+import itertools
+import math
+import sys
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from hw3lib import robustness
+from hw3lib.attacks import FGSM, PGD, SignNoise
+from hw3lib.resnet import ResNet
+from hw3lib.robustness import (
+    accuracy,
+    autoattack,
+    catastrophic_overfitting,
+    correct,
+    course_accuracy,
+    cross_matrix,
+    eps_curve,
+    gradient_masking,
+    restart_curve,
+    step_curve,
+    transfer_matrix,
+    withstood,
+    worst_case,
+)
+
+few = settings(max_examples=15, deadline=None)
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def network(seed=0, size=8, classes=5):
+    """A small convolutional network in double precision, on which batches cannot change a label."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        parts = (
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(8 * size**2, classes),
+        )
+        return nn.Sequential(*parts).double().eval()
+
+
+def pictures(num=43, size=8, seed=1):
+    return torch.rand(num, 3, size, size, generator=rng(seed), dtype=torch.float64)
+
+
+@torch.no_grad()
+def labels(model, x):
+    """The model's own answers, but a wrong one for every fifth image."""
+    answers = model(x).argmax(1)
+    return answers.where(torch.arange(len(x)) % 5 > 0, (answers + 1) % 5)
+
+
+MODEL, X = network(), pictures()
+Y = labels(MODEL, X)
+BEST = PGD(0.02, steps=4, keep="best")
+RANDOM = PGD(0.02, steps=2, step=0.004, keep="best", random_start=True, restarts=3)
+ATTACKS = [
+    FGSM(0.015),
+    PGD(0.015, steps=3),
+    BEST,
+    RANDOM,
+    replace(RANDOM, keep="last", restarts=2),
+    SignNoise(0.15),
+    FGSM((0.005, 0.01, 0.03)),
+]
+each_attack = pytest.mark.parametrize("attack", ATTACKS, ids=repr)
+
+
+@pytest.fixture(autouse=True)
+def global_random_state_is_left_alone():
+    before = torch.get_rng_state()
+    yield
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def equal(masks, others):
+    return torch.equal(torch.as_tensor(masks), torch.as_tensor(others))
+
+
+def never_rises(rows):
+    return all((later <= earlier).all() for earlier, later in itertools.pairwise(rows))
+
+
+# How images are counted
+
+
+def test_right_is_where_the_largest_logit_is_that_of_the_label():
+    assert equal(correct(MODEL, X, Y), torch.arange(len(X)) % 5 > 0)
+
+
+def test_a_network_is_measured_in_evaluation_mode():
+    torch_state = torch.get_rng_state()
+    model = ResNet(width=4, blocks=1)
+    torch.set_rng_state(torch_state)
+    x, y = torch.rand(6, 3, 32, 32, generator=rng()), torch.arange(6)
+    assert equal(correct(model.train(), x, y), correct(model.eval(), x, y))
+    with torch.no_grad():
+        assert equal(correct(model.train(), x, y), model.eval()(x).argmax(1) == y)
+
+
+@each_attack
+def test_what_withstands_was_right_and_some_but_not_all_withstand(attack):
+    mask = withstood(MODEL, attack, X, Y)
+    assert mask.dtype == torch.bool
+    assert (mask <= correct(MODEL, X, Y)).all()
+    assert 0 < mask.sum() < correct(MODEL, X, Y).sum()
+
+
+@each_attack
+@pytest.mark.parametrize("batch_size", [6, 42])
+def test_nothing_depends_on_the_batch_size_also_of_a_ragged_last_batch(attack, batch_size):
+    rows = restart_curve(MODEL, attack, X, Y, seed=3)
+    assert equal(rows, restart_curve(MODEL, attack, X, Y, seed=3, batch_size=batch_size))
+    rows = eps_curve(MODEL, attack, X, Y, [0.0, 0.01, 0.1])
+    assert equal(rows, eps_curve(MODEL, attack, X, Y, [0.0, 0.01, 0.1], batch_size=batch_size))
+
+
+@few
+@given(batch_size=st.integers(1, 60), seed=st.integers(0, 2**40), num=st.integers(1, 43))
+def test_random_starts_are_the_same_in_any_batches(batch_size, seed, num):
+    x, y = X[:num], Y[:num]
+    together = withstood(MODEL, RANDOM, x, y, seed=seed)
+    assert equal(together, withstood(MODEL, RANDOM, x, y, seed=seed, batch_size=batch_size))
+
+
+@pytest.mark.parametrize("attack", [RANDOM, SignNoise(0.15)], ids=repr)
+def test_the_seed_alone_decides_the_random_numbers(attack):
+    masks = [withstood(MODEL, attack, X, Y, seed=seed) for seed in range(8)]
+    assert equal(masks[0], withstood(MODEL, attack, X, Y, seed=0))
+    assert any(not equal(masks[0], mask) for mask in masks)
+
+
+@dataclass
+class Spy:
+    """Counts the images that an attack is asked for."""
+
+    attack: object
+    asked: int = 0
+
+    @property
+    def eps(self):
+        return self.attack.eps
+
+    def __call__(self, model, x, y, *, generator=None):
+        self.asked += len(x)
+        assert correct(model, x, y).all()
+        return self.attack(model, x, y, generator=generator)
+
+    perturb = __call__
+
+
+@pytest.mark.parametrize("batch_size", [6, 500])
+def test_images_that_are_wrong_before_are_not_attacked(batch_size):
+    spy = Spy(FGSM(0.015))
+    assert equal(
+        withstood(MODEL, spy, X, Y, batch_size=batch_size), withstood(MODEL, spy.attack, X, Y)
+    )
+    assert spy.asked == correct(MODEL, X, Y).sum()
+
+
+def test_where_nothing_is_right_nothing_is_attacked():
+    wrong = (Y + 1).where(torch.arange(len(X)) % 5 > 0, Y)
+    spy = Spy(FGSM(0.1))
+    assert not withstood(MODEL, spy, X, wrong).any()
+    assert not step_curve(MODEL, BEST, X, wrong).any()
+    assert spy.asked == 0
+
+
+@pytest.mark.parametrize("attack", [a for a in ATTACKS if getattr(a, "restarts", 1) == 1], ids=repr)
+def test_leaving_fooled_images_alone_changes_no_result(attack):
+    right = correct(MODEL, X, Y)
+    source = robustness.generator(0, "attack")
+    images = attack(MODEL, X[right], Y[right], generator=source)
+    slow = torch.zeros_like(right)
+    slow[right] = correct(MODEL, images, Y[right])
+    assert equal(withstood(MODEL, attack, X, Y), slow)
+
+
+def linear(classes, num=14, size=4):
+    """A linear model with images that it classifies rightly, in float32."""
+    weight = torch.randn(3 * size**2, classes, generator=rng(5)) / size
+    x = torch.rand(num, 3, size, size, generator=rng(6))
+
+    def model(x):
+        return (x - 0.5).flatten(1) @ weight
+
+    return model, x, model(x).argmax(1), weight
+
+
+def exactly_robust(classes, eps):
+    """Where each other class loses in the corner of the ball that is best for it."""
+    _, x, y, weight = linear(classes)
+    away = weight.T[None] - weight.T[y][:, None]  # (N, classes, pixels)
+    corner = (x.flatten(1)[:, None] + eps * away.sign()).clamp(0, 1)
+    gain = ((corner - 0.5) * away).sum(-1)
+    return (gain < 0).sum(1) == classes - 1
+
+
+def test_on_two_linear_classes_exactly_those_withstand_whose_worst_corner_is_right():
+    model, x, y, _ = linear(2)
+    for eps in (0.002, 0.01, 0.03):
+        robust = exactly_robust(2, eps)
+        assert equal(withstood(model, FGSM(eps), x, y), robust)
+        assert equal(withstood(model, PGD(eps, keep="best"), x, y), robust)
+    assert robust.any()
+    assert not robust.all()
+
+
+def test_the_interval_of_a_mask_is_that_of_its_share():
+    mask = torch.arange(10) < 4
+    interval = accuracy(mask)
+    assert interval.value == 0.4
+    assert interval.n == 10
+    assert interval.low < 0.4 < interval.high
+    with pytest.raises(ValueError, match="n"):
+        accuracy(mask[:0])
+
+
+def test_the_course_counts_its_own_part_of_the_test_images():
+    mask = torch.arange(100) < 30
+    interval = course_accuracy(mask, torch.arange(10, 50))
+    assert interval.value == 0.5
+    assert interval.n == 40
+
+
+def measurements(attack=BEST):
+    """Every function that attacks, by name, as a function of model, images and labels."""
+    return {
+        "withstood": lambda m, x, y: withstood(m, attack, x, y),
+        "step_curve": lambda m, x, y: step_curve(m, attack, x, y),
+        "eps_curve": lambda m, x, y: eps_curve(m, attack, x, y, [0.0, 0.02]),
+        "cross_matrix": lambda m, x, y: cross_matrix({"a": m}, {"b": attack}, x, y),
+        "transfer_matrix": lambda m, x, y: transfer_matrix({"a": m}, attack, x, y),
+        "gradient_masking": lambda m, x, y: gradient_masking(m, attack, x, y),
+    }
+
+
+@pytest.mark.parametrize("name", measurements())
+def test_targeted_attacks_are_refused(name):
+    attack = replace(BEST, targeted=True)
+    with pytest.raises(ValueError, match=r"is targeted.*pass an untargeted"):
+        measurements(attack)[name](MODEL, X, Y)
+
+
+@pytest.mark.parametrize("name", measurements())
+@pytest.mark.parametrize(
+    ("x", "y", "error", "message"),
+    [
+        (X * 4 - 2, Y, ValueError, "looks normalised"),
+        ((X * 255).to(torch.uint8), Y, TypeError, "torch.uint8"),
+        (X[:0], Y[:0], ValueError, "at least one image"),
+        (X, Y[:-1], ValueError, "43 images, but labels of shape"),
+        (X, Y + 5, ValueError, "but the model has 5 classes"),
+    ],
+    ids=["normalised", "uint8", "empty", "too few labels", "too many classes"],
+)
+def test_wrong_images_and_labels_are_refused(name, x, y, error, message):
+    with pytest.raises(error, match=message):
+        measurements()[name](MODEL, x, y)
+
+
+class Failing(nn.Module):
+    """Answers so many times, then breaks."""
+
+    def __init__(self, network, calls):
+        super().__init__()
+        self.network, self.calls = network, calls
+
+    def forward(self, x):
+        self.calls -= 1
+        if self.calls < 0:
+            raise RuntimeError("planted")
+        return self.network(x)
+
+
+def training_network():
+    """A network of which a part is in training mode, one parameter is frozen and one has a grad."""
+    with torch.random.fork_rng(devices=[]):
+        model = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(), nn.Flatten()
+        )
+        model.append(nn.Linear(4 * 36, 5))
+    model.to(memory_format=torch.channels_last).train()[3].eval()
+    model[0].weight.requires_grad_(False)
+    model[-1].bias.grad = torch.ones(5)
+    return model
+
+
+def own_answers(network):
+    x = X[:6].float()
+    with torch.no_grad():
+        return x, copy.deepcopy(network).eval()(x).argmax(1)
+
+
+def owned(model, *tensors):
+    """Everything that a measurement must leave as it was."""
+    return copy.deepcopy(
+        (
+            [part.training for part in model.modules()],
+            [(key, value.tolist()) for key, value in model.state_dict().items()],
+            [
+                (p.requires_grad, None if p.grad is None else p.grad.tolist())
+                for p in model.parameters()
+            ],
+            [(tensor.tolist(), tensor.requires_grad) for tensor in tensors],
+        )
+    )
+
+
+@pytest.mark.parametrize("name", measurements())
+@pytest.mark.parametrize("calls", [3, 5, 10**9])
+def test_what_the_caller_owns_is_unchanged_also_after_an_exception(name, calls):
+    network = training_network()
+    x, y = own_answers(network)
+    model, before = Failing(network, calls), owned(network, x, y)
+    if calls < 10:
+        with pytest.raises(RuntimeError, match="planted"):
+            measurements(RANDOM if name == "withstood" else BEST)[name](model, x, y)
+    else:
+        measurements()[name](model, x, y)
+    assert owned(network, x, y) == before
+
+
+# Curves
+
+
+@pytest.mark.parametrize("start", [False, True])
+@pytest.mark.parametrize("batch_size", [9, 500])
+def test_a_row_of_the_step_curve_is_an_attack_with_so_many_steps(start, batch_size):
+    attack = PGD(0.05, steps=6, step=0.003, keep="best", random_start=start)
+    rows = step_curve(MODEL, attack, X, Y, seed=2, batch_size=batch_size)
+    assert rows.shape == (7, len(X))
+    assert never_rises(rows)
+    for steps in range(1, 7):
+        shorter = replace(attack, steps=steps)
+        assert equal(rows[steps], withstood(MODEL, shorter, X, Y, seed=2))
+    assert len(rows.sum(1).unique()) > 3
+    assert (rows[0] <= correct(MODEL, X, Y)).all()
+    if not start:
+        assert equal(rows[0], correct(MODEL, X, Y))
+
+
+def test_a_step_curve_of_restarts_is_refused():
+    with pytest.raises(ValueError, match=r"restarts=3.*restart_curve"):
+        step_curve(MODEL, RANDOM, X, Y)
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_a_row_of_the_restart_curve_is_an_attack_with_so_many_restarts(keep):
+    attack = PGD(0.02, steps=1, step=0.002, random_start=True, restarts=5, keep=keep)
+    rows = restart_curve(MODEL, attack, X, Y, seed=4)
+    assert never_rises(rows)
+    assert equal(rows[0], correct(MODEL, X, Y))
+    for restarts in range(1, 6):
+        fewer = replace(attack, restarts=restarts)
+        assert equal(rows[restarts], withstood(MODEL, fewer, X, Y, seed=4))
+    assert rows[5].sum() < rows[1].sum()
+
+
+def test_each_restart_begins_elsewhere():
+    attack = PGD(0.02, steps=1, step=0.002, random_start=True, restarts=4, keep="best")
+    alone = [restart_curve(MODEL, attack, x[None], y[None]) for x, y in zip(X, Y, strict=True)]
+    assert any(rows[1] & ~rows[4] for rows in alone)
+
+
+RADII = [0.0, 0.002, 0.005, 0.01, 0.02, 0.1]
+
+
+@each_attack
+def test_the_radius_curve_begins_at_the_clean_images_and_never_rises(attack):
+    rows = eps_curve(MODEL, attack, X, Y, RADII, seed=1)
+    assert rows.shape == (len(RADII), len(X))
+    assert equal(rows[0], correct(MODEL, X, Y))
+    assert never_rises(rows)
+    assert rows[-1].sum() < rows[0].sum()
+    assert equal(
+        eps_curve(MODEL, attack, X, Y, [0.02], seed=1)[0],
+        withstood(MODEL, replace(attack, eps=0.02), X, Y, seed=1),
+    )
+    separate = [withstood(MODEL, replace(attack, eps=eps), X, Y) for eps in RADII]
+    if not isinstance(attack, SignNoise) and not getattr(attack, "random_start", False):
+        assert equal(rows, torch.stack(separate).cummin(0).values)
+
+
+def test_where_fgsm_is_exact_the_radius_curve_equals_separate_attacks():
+    model, x, y, _ = linear(2)
+    rows = eps_curve(model, FGSM(0.5), x, y, RADII)
+    separate = [withstood(model, FGSM(eps), x, y) for eps in RADII]
+    assert equal(rows, torch.stack(separate))
+    assert len(rows.sum(1).unique()) > 2
+
+
+def test_an_image_that_a_small_radius_fools_stays_fooled_where_a_large_step_overshoots():
+    def wave(x):
+        score = (10 * math.pi * (x.mean((1, 2, 3)) - 0.5)).cos()
+        return torch.stack([score, torch.zeros_like(score)], 1)
+
+    x, y = torch.full((2, 3, 4, 4), 0.51), torch.zeros(2, dtype=torch.int64)
+    assert not withstood(wave, FGSM(0.1), x, y).any()
+    assert withstood(wave, FGSM(0.2), x, y).all()
+    assert not eps_curve(wave, FGSM(0.1), x, y, [0.1, 0.2]).any()
+
+
+def test_a_step_follows_the_radius_unless_it_is_set():
+    follows, stays = PGD(0.01, steps=2), PGD(0.01, steps=2, step=0.001)
+    assert not eps_curve(MODEL, follows, X, Y, [0.5]).any()
+    near = [0.002, 0.01, 0.5]  # two steps reach no farther than the first
+    rows = eps_curve(MODEL, stays, X, Y, near)
+    assert equal(rows[0], rows[-1])
+    assert rows.any()
+
+
+def test_radii_of_channels_may_ascend_each_and_zero_is_no_attack():
+    radii = [(0.0, 0.0, 0.0), (0.01, 0.0, 0.0), (0.01, 0.02, 0.03), 0.1]
+    rows = eps_curve(MODEL, FGSM(0.1), X, Y, radii)
+    assert equal(rows[0], correct(MODEL, X, Y))
+    assert never_rises(rows)
+    assert equal(rows[1], withstood(MODEL, FGSM((0.01, 0.0, 0.0)), X, Y))
+
+
+@pytest.mark.parametrize(
+    ("radii", "message"),
+    [
+        ([], "at least one radius"),
+        ([0.1, 0.05], "from 0.1 to 0.05.*must ascend"),
+        ([(0.1, 0.1, 0.1), (0.2, 0.05, 0.2)], "must ascend"),
+        ([0.0, math.nan], "must ascend"),
+        ([-0.1, 0.1], "cannot be negative"),
+        ([8.0], "did you mean 8/255"),
+    ],
+)
+def test_radii_that_make_no_curve_are_refused(radii, message):
+    with pytest.raises(ValueError, match=message):
+        eps_curve(MODEL, FGSM(0.1), X, Y, radii)
+
+
+# Several models
+
+
+def test_the_cross_matrix_holds_every_pair_and_the_worst_case_is_below_each():
+    models = {"a": MODEL, "b": network(seed=1)}
+    attacks = {"fgsm": FGSM(0.01), "noise": SignNoise(0.1), "pgd": RANDOM}
+    matrix = cross_matrix(models, attacks, X, Y, seed=5, batch_size=10)
+    for (name, model), (label, attack) in itertools.product(models.items(), attacks.items()):
+        assert equal(matrix[name][label], withstood(model, attack, X, Y, seed=5))
+    worst = worst_case(matrix["a"])
+    for mask in matrix["a"].values():
+        assert (worst <= mask).all()
+    for image in range(len(X)):
+        assert worst[image] == all(mask[image] for mask in matrix["a"].values())
+    assert worst.sum() < min(mask.sum() for mask in matrix["a"].values())
+
+
+def similar(model, amount=0.3):
+    """A copy of the model with its weights disturbed."""
+    other = copy.deepcopy(model)
+    for index, parameter in enumerate(other.parameters()):
+        noise = torch.randn(parameter.shape, generator=rng(index), dtype=torch.float64)
+        parameter.data += amount * parameter.std() * noise
+    return other
+
+
+@each_attack
+def test_transfer_to_itself_is_the_white_box_attack(attack):
+    # In one batch, where restarts are drawn alike.
+    matrix = transfer_matrix({"a": MODEL, "b": similar(MODEL)}, attack, X, Y, seed=7)
+    right = correct(MODEL, X, Y)
+    assert equal(matrix["a"]["a"].shown, right)
+    if getattr(attack, "restarts", 1) == 1:
+        left = withstood(MODEL, attack, X, Y, seed=7)
+        assert equal(matrix["a"]["a"].fooled, right & ~left)
+    assert matrix["a"]["a"].fooled.any()
+
+
+def test_transfer_counts_images_that_both_models_classify_rightly():
+    models = {"a": MODEL, "b": similar(MODEL), "c": similar(MODEL, 1.0)}
+    matrix = transfer_matrix(models, BEST, X, Y, noise=SignNoise(0.02), batch_size=11)
+    right = {name: correct(model, X, Y) for name, model in models.items()}
+    assert list(matrix) == ["a", "b", "c", "noise"]
+    for source, target in itertools.product(models, models):
+        transfer = matrix[source][target]
+        assert equal(transfer.shown, right[source] & right[target])
+        assert (transfer.fooled <= transfer.shown).all()
+        assert transfer.share.n == transfer.shown.sum()
+        assert round(transfer.share.value * transfer.share.n) == transfer.fooled.sum()
+        assert equal(matrix["noise"][target].shown, right[target])
+    assert matrix["a"]["a"].share.value > matrix["a"]["b"].share.value
+    assert matrix["a"]["b"].share.value > matrix["noise"]["b"].share.value
+
+
+def test_what_transfers_is_what_the_images_of_the_source_do_to_the_target():
+    other = similar(MODEL)
+    both = correct(MODEL, X, Y) & correct(other, X, Y)
+    images = BEST(MODEL, X[both], Y[both])
+    matrix = transfer_matrix({"a": MODEL, "b": other}, BEST, X, Y, batch_size=4)
+    assert equal(matrix["a"]["b"].fooled[both], ~correct(other, images, Y[both]))
+    assert 0 < matrix["a"]["b"].fooled.sum() < both.sum()
+
+
+@pytest.mark.parametrize("attack", [BEST, replace(RANDOM, restarts=1)], ids=repr)
+def test_transfer_does_not_depend_on_the_batch_size(attack):
+    models = {"a": MODEL, "b": similar(MODEL)}
+    large, small = (
+        transfer_matrix(models, attack, X, Y, noise=SignNoise(0.2), batch_size=size)
+        for size in (500, 8)
+    )
+    for source, target in itertools.product(large, models):
+        assert equal(large[source][target].fooled, small[source][target].fooled)
+        assert large[source][target].fooled.any()
+
+
+def test_a_model_named_as_the_noise_is_refused():
+    with pytest.raises(ValueError, match="rename the model"):
+        transfer_matrix({"noise": MODEL}, BEST, X, Y, noise=SignNoise(0.1))
+
+
+def test_a_share_of_no_image_is_refused():
+    wrong = (MODEL(X).argmax(1) + 1) % 5
+    with pytest.raises(ValueError, match="n"):
+        _ = transfer_matrix({"a": MODEL}, BEST, X, wrong)["a"]["a"].share
+
+
+# The checklist
+
+HONEST = {"steps", "restarts", "large_eps", "one_step", "noise", "zero_gradients", "transfer"}
+
+
+def failures(model, attack=None, surrogate=MODEL):
+    findings = gradient_masking(
+        model, attack or PGD(0.01), X, MODEL(X).argmax(1), surrogate=surrogate
+    )
+    assert set(findings) == HONEST
+    return {name for name, finding in findings.items() if not finding.passed}
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [PGD(0.003), PGD(0.01, step=0.002, keep="best"), PGD(0.01, random_start=True)],
+    ids=repr,
+)
+def test_an_honest_network_passes_the_checklist(attack):
+    assert failures(MODEL, attack, surrogate=similar(MODEL)) == set()
+
+
+def test_without_a_surrogate_there_is_no_finding_on_transfer():
+    assert set(gradient_masking(MODEL, BEST, X, Y)) == HONEST - {"transfer"}
+
+
+@pytest.mark.parametrize(
+    ("masked", "flags"),
+    [
+        (lambda x: MODEL((x * 32).round() / 32), {"zero_gradients", "large_eps", "transfer"}),
+        (lambda x: MODEL(x) * 1e9, {"zero_gradients", "large_eps", "transfer"}),
+        (lambda x: MODEL(x + 1e-3 * (x * 1e5).sin()), {"transfer"}),
+    ],
+    ids=["rounded pixels", "a huge temperature", "a ripple on the pixels"],
+)
+def test_masked_gradients_are_flagged(masked, flags):
+    assert failures(masked) >= flags
+
+
+@dataclass(frozen=True)
+class Faulty(PGD):
+    """An attack that gives up where it should be at its strongest."""
+
+    fault: str = ""
+
+    def perturb(self, model, x, y, *, generator=None):
+        gives_up = {
+            "": False,
+            "steps": self.steps > 10,
+            "one_step": self.eps == 0.02,
+            "large_eps": self.eps == robustness.LARGE_EPS,
+        }[self.fault]
+        return x if gives_up else super().perturb(model, x, y, generator=generator)
+
+    def steps_to_fool(self, model, x, y, *, generator=None):
+        adversarial = self.perturb(model, x, y, generator=generator)
+        return correct(model, adversarial, y) * (self.steps + 1)
+
+
+@pytest.mark.parametrize("fault", ["", "steps", "one_step", "large_eps"])
+def test_an_attack_that_is_weakest_where_it_should_be_strongest_is_flagged(fault):
+    failed = failures(MODEL, Faulty(0.02, fault=fault))
+    assert failed >= ({fault} if fault else set())
+    assert fault or not failed
+
+
+def test_restarts_that_help_the_defender_are_flagged(monkeypatch):
+    measure = robustness.withstood
+
+    def last_restart_gives_up(model, attack, x, y, **options):
+        if getattr(attack, "restarts", 1) > 1:
+            return correct(model, x, y)
+        return measure(model, attack, x, y, **options)
+
+    monkeypatch.setattr(robustness, "withstood", last_restart_gives_up)
+    assert failures(MODEL) == {"restarts"}
+
+
+def test_noise_that_fools_more_than_gradients_is_flagged():
+    assert "noise" in failures(lambda x: MODEL((x * 32).round() / 32), PGD(0.4))
+
+
+def test_findings_show_the_numbers_behind_them():
+    y = MODEL(X).argmax(1)
+    findings = gradient_masking(MODEL, BEST, X, y, seed=3)
+    numbers = findings["noise"].numbers
+    weaker, stronger = withstood(MODEL, SignNoise(0.02), X, y, seed=3), withstood(MODEL, BEST, X, y)
+    assert numbers["accuracy_weaker"] == accuracy(weaker).value
+    assert numbers["accuracy_stronger"] == accuracy(stronger).value
+    gap = numbers["fooled_by_stronger_only"] - numbers["fooled_by_weaker_only"]
+    assert gap == weaker.sum() - stronger.sum() > 0
+    assert findings["zero_gradients"].numbers == {"share": 0, "images": len(X)}
+    assert findings["large_eps"].numbers == {"accuracy": 0}
+
+
+def test_only_images_that_are_right_need_a_gradient():
+    findings = gradient_masking(lambda x: MODEL(x) * 1e9, BEST, X, Y)
+    right = int(correct(MODEL, X, Y).sum())
+    assert findings["zero_gradients"].numbers == {"share": 1, "images": right}
+    assert right < len(X)
+
+
+def test_a_model_that_is_never_right_has_no_checklist():
+    wrong = (MODEL(X).argmax(1) + 1) % 5
+    with pytest.raises(ValueError, match="none of these images rightly"):
+        gradient_masking(MODEL, BEST, X, wrong)
+
+
+@pytest.mark.parametrize(
+    ("fgsm", "pgd", "overfitted"),
+    [
+        (0.85, 0.0, True),
+        (0.6, 0.29, True),
+        (0.6, 0.31, False),
+        (0.5, 0.5, False),
+        (0.0, 0.0, False),
+    ],
+)
+def test_catastrophic_overfitting_is_losing_more_than_half_under_pgd(fgsm, pgd, overfitted):
+    assert catastrophic_overfitting(fgsm, pgd) is overfitted
+
+
+@pytest.mark.parametrize("values", [(60.0, 0.5), (0.5, -0.1), (math.nan, 0.5)])
+def test_accuracies_in_per_cent_are_refused(values):
+    with pytest.raises(ValueError, match="divide per cent by 100"):
+        catastrophic_overfitting(*values)
+
+
+# AutoAttack
+
+
+@pytest.fixture
+def torchattacks():
+    return pytest.importorskip("torchattacks")
+
+
+QUICK = {"steps": 10, "queries": 30}
+
+
+@pytest.mark.parametrize("batch_size", [13, 500])
+def test_on_a_linear_model_autoattack_is_exact(torchattacks, capsys, batch_size):
+    model, x, y, _ = linear(4)
+    robust = exactly_robust(4, 0.01)
+    assert equal(autoattack(model, x, y, 0.01, batch_size=batch_size, **QUICK), robust)
+    assert 0 < robust.sum() < len(x)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_autoattack_fools_what_single_attacks_fool_and_counts_wrong_images_as_wrong(torchattacks):
+    mask = autoattack(MODEL, X, Y, 0.006, **QUICK)
+    assert (mask <= correct(MODEL, X, Y)).all()
+    assert (mask <= withstood(MODEL, PGD(0.006, steps=20, keep="best"), X, Y)).all()
+    assert 0 < mask.sum() < correct(MODEL, X, Y).sum()
+
+
+@pytest.mark.parametrize("calls", [4, 40, 10**9])
+def test_autoattack_leaves_what_the_caller_owns(torchattacks, capsys, calls):
+    network = training_network()
+    x, y = own_answers(network)
+    model, before = Failing(network, calls), owned(network, x, y)
+    if calls < 100:
+        with pytest.raises(RuntimeError, match="planted"):
+            autoattack(model, x, y, 0.01, **QUICK)
+    else:
+        assert autoattack(model, x, y, 0.001, **QUICK).any()  # so every part was run
+    assert owned(network, x, y) == before
+    assert capsys.readouterr() == ("", "")
+
+
+def test_no_gradient_reaches_what_a_function_holds(torchattacks):
+    network = training_network().eval()
+    x, y = own_answers(network)
+    before = owned(network, x, y)
+    assert autoattack(lambda x: network(x), x, y, 0.001, **QUICK).any()
+    assert owned(network, x, y) == before
+
+
+def test_autoattack_takes_the_steps_of_the_paper(torchattacks):
+    attack = robustness._standard_attacks(torchattacks, MODEL, X, 0.1, 0, 100, 5000)
+    defaults = inspect.signature(autoattack).parameters
+    assert (defaults["steps"].default, defaults["queries"].default) == (100, 5000)
+    assert [part.attack for part in attack.attacks] == ["APGD", "APGDT", "FAB", "Square"]
+    assert [part.steps for part in attack.attacks[:3]] == [100] * 3
+    assert attack.attacks[3].n_queries == 5000
+
+
+@pytest.mark.parametrize(
+    ("eps", "error", "message"),
+    [
+        ((0.1, 0.1, 0.1), TypeError, r"one radius for all.*pass a float"),
+        (8, ValueError, "did you mean 8/255"),
+    ],
+)
+def test_a_radius_that_autoattack_cannot_take_is_refused(torchattacks, eps, error, message):
+    with pytest.raises(error, match=message):
+        autoattack(MODEL, X, Y, eps)
+
+
+def test_autoattack_needs_four_classes(torchattacks):
+    model, x, y, _ = linear(3)
+    with pytest.raises(ValueError, match="the model has 3"):
+        autoattack(model, x, y, 0.1)
+
+
+def test_without_torchattacks_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchattacks", None)
+    with pytest.raises(ImportError, match=r"pip install --no-deps torchattacks==3\.5\.1"):
+        autoattack(MODEL, X, Y, 0.1)

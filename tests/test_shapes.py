@@ -1,0 +1,126 @@
+"""Drawn pictures: every class equally often, the same everywhere, told apart by outline alone."""
+
+import itertools
+
+import pytest
+import torch
+
+from hw3lib import data, shapes
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return data.load("shapes")
+
+
+def test_classes_come_in_turn():
+    images, labels = shapes.draw(23, seed=0)
+    assert images.shape == (23, 32, 32, 3)
+    assert images.dtype == labels.dtype == torch.uint8
+    assert labels.tolist() == [*range(10), *range(10), 0, 1, 2]
+
+
+def test_the_data_set_is_balanced_and_no_picture_comes_twice(dataset):
+    assert dataset.x_train.shape == (4000, 3, 32, 32)
+    assert dataset.y_train.bincount().tolist() == [400] * 10
+    assert dataset.y_test.bincount().tolist() == [100] * 10
+    pictures = {x.numpy().tobytes() for x in itertools.chain(dataset.x_train, dataset.x_test)}
+    assert len(pictures) == 5000
+
+
+def test_the_data_set_has_the_same_bytes_on_every_machine(dataset):
+    """Pinned: stored runs name this checksum. A change of the drawing makes them stale."""
+    assert dataset.checksum == "b8223ab315fea3da"
+
+
+def test_a_seed_fixes_the_pictures_whatever_torchs_state():
+    state = torch.get_rng_state()
+    images, _ = shapes.draw(20, seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(shapes.draw(20, seed=3)[0], images)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert not (shapes.draw(20, seed=4)[0] == images).flatten(1).all(1).any()
+
+
+@pytest.mark.parametrize("num", [0, 1, 9])
+def test_fewer_pictures_than_classes(num):
+    images, labels = shapes.draw(num, seed=0)
+    assert (len(images), labels.tolist()) == (num, list(range(num)))
+
+
+def test_a_negative_number_is_refused():
+    with pytest.raises(ValueError, match="num=-1"):
+        shapes.draw(-1, seed=0)
+
+
+# Outlines
+
+
+def plane(degrees=0.0, size=1.0, num=201):
+    """Points (u, v) of a square around the unit circle, turned and scaled."""
+    line = torch.linspace(-1.5, 1.5, num)
+    v, u = torch.meshgrid(line, line, indexing="ij")
+    cos, sin = torch.tensor(degrees).deg2rad().cos(), torch.tensor(degrees).deg2rad().sin()
+    return (u * cos + v * sin) / size, (v * cos - u * sin) / size
+
+
+@pytest.mark.parametrize("name", shapes.CLASSES)
+def test_a_shape_fills_the_unit_circle(name):
+    u, v = plane()
+    inside = shapes.OUTLINES[name](u, v) < 0
+    reach = (u.square() + v.square()).sqrt()[inside].max().item()
+    assert 0.85 <= reach <= 1.05
+    assert inside.double().mean() * 9 > 0.7  # area; the whole circle has 3.1
+
+
+@pytest.mark.parametrize("name", shapes.CLASSES)
+def test_an_outlines_distance_grows_by_one_per_unit(name):
+    """So edges are one pixel wide at every size of a shape."""
+    line = torch.linspace(-1.2, 1.2, 301, dtype=torch.float64)
+    v, u = torch.meshgrid(line, line, indexing="ij")
+    distance = shapes.OUTLINES[name](u, v)
+    dv, du = torch.gradient(distance, spacing=(line[1] - line[0]).item())
+    slope = (du.square() + dv.square()).sqrt()
+    assert slope.max() < 1 + 1e-3
+    edge = distance.abs() < 0.02
+    assert (slope[edge] > 0.98).double().mean() > 0.9
+
+
+@pytest.mark.parametrize("pair", [*itertools.combinations(shapes.CLASSES, 2)], ids="-".join)
+def test_no_two_outlines_are_alike_at_any_angle_and_size(pair):
+    first, second = (shapes.OUTLINES[name] for name in pair)
+    inside = first(*plane(num=61)) < 0
+    for degrees in range(-60, 61, 10):
+        for size in (0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.4):
+            other = second(*plane(float(degrees), size, num=61)) < 0
+            overlap = (inside & other).sum() / (inside | other).sum()
+            assert overlap < 0.9
+
+
+def test_a_shape_stands_out_from_its_ground(monkeypatch):
+    """Without texture, noise and marks each channel differs by what `CONTRAST` promises."""
+    monkeypatch.setattr(shapes, "SWING", 0)
+    monkeypatch.setattr(shapes, "NOISE", 0)
+    monkeypatch.setattr(shapes, "_mark", lambda num, bits: torch.zeros(num, 1, 32, 32))
+    for image in shapes.draw(60, seed=0)[0]:
+        colours, counts = image.view(-1, 3).unique(dim=0, return_counts=True)
+        (ground, figure), pixels = colours[counts.topk(2).indices].int(), counts.topk(2).values
+        assert (ground - figure).abs().min() >= shapes.CONTRAST[0] - 1
+        assert pixels.min() > 20
+        assert pixels.sum() > 0.75 * 32 * 32
+
+
+def test_neither_colour_nor_place_tells_the_class(dataset):
+    """The best linear map of coarse colour pictures to classes hardly beats guessing (0.1)."""
+
+    def features(x):
+        coarse = torch.nn.functional.avg_pool2d(x.float() / 255 - 0.5, 4).flatten(1)
+        return torch.cat([coarse, torch.ones(len(x), 1)], dim=1)
+
+    targets = torch.nn.functional.one_hot(dataset.y_train).float()
+    weights = torch.linalg.lstsq(features(dataset.x_train), targets).solution
+    right = (features(dataset.x_test) @ weights).argmax(1) == dataset.y_test
+    assert right.double().mean() < 0.2
