@@ -113,7 +113,7 @@ OUTLINES: dict[str, Outline] = {
     "arrow": _arrow,
 }
 """For each class the signed distance of points (u, v) from its outline, negative inside; u points
-right, v down, and the shape fills a circle of radius 1."""
+right, v down, and the shape fills a circle of about radius 1."""
 
 CLASSES: tuple[str, ...] = tuple(OUTLINES)
 """Names of the classes, in the order of their labels."""

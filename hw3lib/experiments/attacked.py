@@ -165,7 +165,7 @@ def canary_images(model: TrainResNet) -> tuple[attacks.Classifier, Tensor, Tenso
     small = model.changed(dataset="shapes", network="small", start=None)
     dataset = data.load("shapes")
     network = small.build(torch.device("cpu")).double().eval().requires_grad_(False)
-    return network, data.to_pixels(dataset.x_test[:16]).double(), dataset.y_test[:16]
+    return network, data.to_pixels(dataset.x_test[:8]).double(), dataset.y_test[:8]
 
 
 def outcomes(run: Run) -> dict[str, NDArray[np.bool_]]:
