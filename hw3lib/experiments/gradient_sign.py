@@ -65,7 +65,7 @@ class GradientSign(Settings):
             `sign_cosine` (N,), `noise_cosine` (N, draws) with the gradient.
         """
         gradient, logits = input_gradient(model, x, y)
-        clean = cross_entropy(logits.float(), y)
+        clean = cross_entropy(logits, y)
         flat = gradient.flatten(1)
         l1, l2 = flat.abs().sum(1), flat.norm(dim=1).clamp(min=1e-30)
         columns: dict[str, list[Tensor]] = {}
@@ -94,7 +94,7 @@ class GradientSign(Settings):
     @torch.no_grad()
     def _outcome(model: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Loss in nats and correctness, (N,) each."""
-        logits = torch.cat([model(part).float() for part in x.split(500)])
+        logits = torch.cat([model(part) for part in x.split(500)])
         return cross_entropy(logits, y), (logits.argmax(1) == y).float()
 
     def _signs(self, x: Tensor) -> list[Tensor]:
