@@ -65,7 +65,8 @@ class Progress:
         epoch: epochs completed.
         history: one row an epoch, row 0 before training: training metrics (`train_…`, the mean
             over the epoch's examples, None before training) and validation scores (`val_…`).
-        best_epoch: the epoch with the lowest selected score.
+        best_epoch: the epoch with the lowest selected score; 0, the start, only if there is no
+            other.
         best_state: the model's state at that epoch, on the CPU.
         snapshots: the model's states at the asked-for epochs, on the CPU.
         seconds: time spent training, over all resumptions.
@@ -302,7 +303,9 @@ def _record(
     row: dict[str, float | None] = {"epoch": state.epoch}
     row |= {f"train_{key}": value for key, value in train.items()}
     row |= {f"val_{key}": value for key, value in val.items()}
-    best = state.history[state.best_epoch][f"val_{select}"] if state.history else None
+    # What a run starts from is no result of it, even if training makes the score worse.
+    trained = state.best_epoch > 0
+    best = state.history[state.best_epoch][f"val_{select}"] if trained else None
     state.history.append(row)
     if best is None or val[select] < best:
         state.best_epoch, state.best_state = state.epoch, cpu_state(model)

@@ -7,7 +7,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from hw3lib import cli, runs
+from hw3lib import cli, data, runs
 from hw3lib.experiments import published as plan
 from hw3lib.experiments.vae_training import TrainVAE
 
@@ -108,6 +108,28 @@ def test_mistakes_are_answered_without_a_traceback(words, message, monkeypatch, 
 
 def test_data_check_says_what_it_found():
     assert "1,440 training and 357 test images" in invoke("data", "check", "digits").output
+    both = invoke("data", "check", "digits", "shapes")
+    assert both.exit_code == 0
+    assert [line.split(":")[0] for line in both.output.splitlines()] == ["digits", "shapes"]
+
+
+def test_data_check_without_names_looks_at_every_set_and_fails_if_one_is_missing(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HW3_DATA", str(tmp_path))
+    data.load.cache_clear()
+    answer = invoke("data", "check")
+    assert answer.exit_code == 1
+    assert "4,000 training and 1,000 test images" in answer.output
+    assert "1,440 training" in answer.output
+    for name in ("mnist", "cifar10"):
+        assert f"hw3 data fetch {name}" in answer.stderr
+        assert f"{name}: " not in answer.stdout
+
+
+def test_data_fetch_says_where_the_set_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "download", lambda name: tmp_path / name)
+    assert invoke("data", "fetch", "cifar10").output.startswith("cifar10 is in")
 
 
 def test_help_does_not_import_torch():

@@ -35,14 +35,14 @@ def test_the_data_set_has_the_same_bytes_on_every_machine(dataset):
 
 def test_a_seed_fixes_the_pictures_whatever_torchs_state():
     state = torch.get_rng_state()
-    images, _ = shapes.draw(20, seed=3)
+    images, _ = shapes.draw(400, seed=3)
     assert torch.equal(torch.get_rng_state(), state)
     torch.set_default_dtype(torch.float64)
     try:
-        assert torch.equal(shapes.draw(20, seed=3)[0], images)
+        assert torch.equal(shapes.draw(400, seed=3)[0], images)
     finally:
         torch.set_default_dtype(torch.float32)
-    assert not (shapes.draw(20, seed=4)[0] == images).flatten(1).all(1).any()
+    assert not (shapes.draw(400, seed=4)[0] == images).flatten(1).all(1).any()
 
 
 @pytest.mark.parametrize("num", [0, 1, 9])
@@ -68,25 +68,32 @@ def plane(degrees=0.0, size=1.0, num=201):
 
 
 @pytest.mark.parametrize("name", shapes.CLASSES)
-def test_a_shape_fills_the_unit_circle(name):
+def test_a_shape_fills_the_unit_circle_roughly(name):
     u, v = plane()
     inside = shapes.OUTLINES[name](u, v) < 0
-    reach = (u.square() + v.square()).sqrt()[inside].max().item()
-    assert 0.85 <= reach <= 1.05
+    reach = (u.square() + v.square()).sqrt()[inside].max()
+    assert 0.8 < reach < 1.15
     assert inside.double().mean() * 9 > 0.7  # area; the whole circle has 3.1
 
 
 @pytest.mark.parametrize("name", shapes.CLASSES)
-def test_an_outlines_distance_grows_by_one_per_unit(name):
-    """So edges are one pixel wide at every size of a shape."""
-    line = torch.linspace(-1.2, 1.2, 301, dtype=torch.float64)
-    v, u = torch.meshgrid(line, line, indexing="ij")
-    distance = shapes.OUTLINES[name](u, v)
-    dv, du = torch.gradient(distance, spacing=(line[1] - line[0]).item())
-    slope = (du.square() + dv.square()).sqrt()
-    assert slope.max() < 1 + 1e-3
-    edge = distance.abs() < 0.02
-    assert (slope[edge] > 0.98).double().mean() > 0.9
+def test_distances_from_an_outline_are_lengths(name):
+    """They grow by no more than the way one goes, and at the edge by just that much.
+
+    So edges are one pixel wide at every size of a shape.
+    """
+    points = torch.rand(2, 20_000, generator=torch.Generator().manual_seed(0)).double() * 3 - 1.5
+    outline = shapes.OUTLINES[name]
+    first, second = outline(*points), outline(*points.flip(1))
+    way = (points - points.flip(1)).square().sum(0).sqrt()
+    assert ((first - second).abs() <= way + 1e-6).all()
+
+    points.requires_grad_()
+    distance = outline(*points)
+    slope = torch.autograd.grad(distance.sum(), points)[0].square().sum(0).sqrt()
+    edge = distance.abs() < 0.05
+    assert edge.sum() > 100
+    torch.testing.assert_close(slope[edge], torch.ones_like(slope[edge]), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("pair", [*itertools.combinations(shapes.CLASSES, 2)], ids="-".join)
@@ -113,8 +120,8 @@ def test_a_shape_stands_out_from_its_ground(monkeypatch):
         assert pixels.sum() > 0.75 * 32 * 32
 
 
-def test_neither_colour_nor_place_tells_the_class(dataset):
-    """The best linear map of coarse colour pictures to classes hardly beats guessing (0.1)."""
+def test_no_linear_map_of_coarse_pictures_tells_the_class(dataset):
+    """The best one hardly beats guessing, which is right one time in ten."""
 
     def features(x):
         coarse = torch.nn.functional.avg_pool2d(x.float() / 255 - 0.5, 4).flatten(1)

@@ -87,6 +87,19 @@ def test_the_best_weights_are_those_of_the_best_epoch():
     assert not same(progress.best_state, dict(model.state_dict()))
 
 
+def test_the_weights_before_training_are_the_best_only_if_there_are_no_others():
+    class Worsening(Regression):
+        def validate(self, model):
+            self.scores.append(0)
+            return {"error": float(len(self.scores))}
+
+    _, progress = fit(Worsening(), epochs=3)
+    assert progress.best_epoch == 1
+    _, untrained = fit(Worsening(), epochs=0)
+    assert untrained.best_epoch == 0
+    assert untrained.best_state
+
+
 def test_equal_seeds_agree_and_others_differ():
     (a, _), (b, _), (c, _) = fit(), fit(), fit(seed=1)
     assert same(dict(a.state_dict()), dict(b.state_dict()))
