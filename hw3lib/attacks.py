@@ -239,7 +239,8 @@ class PGD:
             else:
                 with torch.no_grad():
                     logits = model(point)
-            fooled = self._gain(logits, y) > 0
+            # Not the sign of the gain: rounded logits can tie, and argmax decides ties.
+            fooled = (logits.argmax(1) == y) == self.targeted
             taken[active[fooled]] = count
             if count < self.steps:
                 stays = ~fooled

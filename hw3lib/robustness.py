@@ -401,6 +401,7 @@ def autoattack(
     with checked(model, x, y, eps, None, ""), torch.random.fork_rng(devices):
         attack = _standard_attacks(package, model, x, eps, seed, steps, queries)
         for batch in _batches(right, batch_size):
+            # It takes views, which the layout channels_last does not have.
             images = attack(x[batch].float().contiguous(), y[batch]).to(x)
             images = images.clamp(*bounds(x[batch], eps))
             right[batch] = correct(model, images, y[batch], batch_size=batch_size)
@@ -623,4 +624,4 @@ class _InputGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (result,) = torch.autograd.grad(ctx.logits, ctx.x, gradient, retain_graph=True)
-        return result.contiguous(), None  # torchattacks takes views of it
+        return result, None

@@ -127,13 +127,22 @@ class Settings(BaseModel, ABC):
         for name, info in type(self).model_fields.items():
             value = getattr(self, name)
             if value != info.get_default(call_default_factory=True):
-                parts.append(f"{name}={value.describe() if isinstance(value, Settings) else value}")
+                parts.append(f"{name}={_described(value)}")
         return f"{self.experiment}({', '.join(parts)})"
 
     def changed(self, **changes: Any) -> Self:
         """The same settings with some replaced; unlike `model_copy`, they are validated."""
         current = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self)(**current | changes)
+
+
+def _described(value: Any) -> str:
+    """A setting in words; runs within it describe themselves."""
+    if isinstance(value, Settings):
+        return value.describe()
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_described, value))})"
+    return str(value)
 
 
 @dataclass(frozen=True)

@@ -252,6 +252,19 @@ def test_steps_to_fool_with_restarts_finds_no_fewer_fooled():
     assert (five >= one).all()
 
 
+def test_ties_between_logits_are_judged_as_predictions_are():
+    """Rounded logits tie, and argmax takes the first class: here the wrong one."""
+
+    def rounded(x):
+        score = x.flatten(1).mean(1)
+        return torch.stack([0 * score, score - (score % 1).detach()], 1)
+
+    x, y = torch.full((1, 1, 4, 4), 0.5), torch.tensor([1])
+    adversarial = PGD(0.1, steps=2, keep="best")(rounded, x, y)
+    assert rounded(adversarial).argmax(1) != y
+    assert PGD(0.1, steps=2).steps_to_fool(rounded, x, y) <= 2
+
+
 def test_the_course_units_are_a_pixel_radius_per_channel():
     attack = PGD.from_normalized(0.01, step=2.0)
     assert attack.eps == tuple(0.01 * std for std in CIFAR10_STD)
