@@ -275,9 +275,14 @@ def compute(
     """Compute a run, whether or not it is stored, and store it."""
     canary = settings.canary()
     started = time.monotonic()
-    outcome = settings.compute(Context(device, checkpoint_path(settings, canary), deadline))
+    checkpoint = checkpoint_path(settings, canary)
+    outcome = settings.compute(Context(device, checkpoint, deadline))
     seconds = outcome.seconds or time.monotonic() - started
-    return read(_store(settings, outcome, canary, seconds, root or cache_dir()))
+    stored = read(_store(settings, outcome, canary, seconds, root or cache_dir()))
+    if settings.line == settings.key:
+        # No longer run goes on from it, and a later computation must not take it for its own.
+        checkpoint.unlink(missing_ok=True)
+    return stored
 
 
 def checkpoint_path(settings: Settings, canary: list[float]) -> Path:

@@ -52,6 +52,39 @@ def test_a_run_is_computed_once_and_then_found():
     np.testing.assert_array_equal(second.weights["corner"], np.ones((2, 2)))
 
 
+class Checkpointed(Square):
+    """A run that leaves a checkpoint behind, alone or on a line with longer ones."""
+
+    experiment: ClassVar[str] = "test_checkpointed"
+    shared: bool = False
+
+    @property
+    def line(self):
+        return "shared" if self.shared else self.key
+
+    def compute(self, context):
+        context.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        context.checkpoint.write_text("state")
+        return super().compute(context)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_checkpoint_outlives_its_run_only_where_a_longer_one_may_go_on(shared):
+    settings = Checkpointed(shared=shared)
+    runs.run(settings)
+    assert runs.checkpoint_path(settings, settings.canary()).exists() == shared
+
+
+def test_runs_within_tuples_describe_themselves():
+    class Pair(Square):
+        experiment: ClassVar[str] = "test_pair"
+        parts: tuple[Square, ...] = ()
+
+    assert Pair(parts=(Square(side=2), Square())).describe() == (
+        "test_pair(parts=(test_square(side=2.0), test_square()))"
+    )
+
+
 def test_a_key_names_the_settings_and_nothing_else():
     assert Square(side=2).key == Square(side=2.0, seed=0).key
     keys = {Square(side=s, seed=n).key for s in (1, 2) for n in (0, 1)}
