@@ -31,7 +31,7 @@ from hw3lib.experiments.vae_scores import ScoreVAE
 from hw3lib.experiments.vae_training import TrainVAE
 from hw3lib.runs import Settings
 
-EPOCHS = 20
+EPOCHS = 80
 """Of the VAE with 20 latent dimensions; the notebooks have the same default."""
 
 PLANE_EPOCHS = 10
