@@ -22,14 +22,11 @@ from hw3lib.runs import Context, Outcome, Settings
 
 
 class Habits(NamedTuple):
-    """How an attack is written.
+    """How an attack is written: its kind, its loss, where it cuts, and the mode of batch norm.
 
-    Attributes:
-        attack: one step, or the course's ten.
-        loss: whose gradient is taken.
-        clamp: where attacked images are cut, in normalised units: at the ends of the pixel range,
-            nowhere, or at 0 and 1 as if they were pixels ("unit").
-        mode: of batch norm while the attack is made, with running or with batch statistics.
+    The attack is one step or the course's ten. Images are cut, in normalised units, at the ends of
+    the pixel range, nowhere, or at 0 and 1 as if they were pixels ("unit"). Batch norm takes its
+    running statistics while the attack is made, or those of the batch.
     """
 
     attack: Literal["fgsm", "pgd"]
