@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,6 @@ from hw3lib.data import generator
 logger = logging.getLogger("hw3lib")
 
 State = dict[str, Tensor]
-
-Part = TypeVar("Part")
 
 
 class Objective(Protocol):
@@ -195,12 +193,12 @@ def seeded(seed: int, purpose: str) -> Iterator[None]:
 
 
 def in_blocks(
-    blocks: Sequence[Callable[[], Part]],
+    blocks: Sequence[Callable[[], Any]],
     *,
     checkpoint: Path | None = None,
     deadline: float | None = None,
     label: str = "measuring",
-) -> tuple[list[Part], float]:
+) -> tuple[list[Any], float]:
     """Compute block after block, keeping what is done, and resume where it stopped.
 
     Returns:
@@ -210,7 +208,7 @@ def in_blocks(
     Raises:
         OutOfTime: another block would not end before `deadline`, see `fit`.
     """
-    parts: list[Part] = []
+    parts: list[Any] = []
     spent = 0.0
     if checkpoint and checkpoint.exists():
         parts, spent = torch.load(checkpoint, weights_only=True)
