@@ -150,10 +150,13 @@ class ImageObjective:
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Mean cross-entropy in nats and share of errors on clean validation images."""
-        logits = predict(model, self.val)
-        nll = F.cross_entropy(logits, self.val_labels)
-        wrong = (logits.argmax(1) != self.val_labels).double().mean()
-        return {"cross_entropy": float(nll), "error": float(wrong)}
+        return scores(predict(model, self.val), self.val_labels)
+
+
+def scores(logits: Tensor, y: Tensor) -> dict[str, float]:
+    """Mean cross-entropy in nats and share of errors of logits (N, classes)."""
+    wrong = (logits.argmax(1) != y).double().mean()
+    return {"cross_entropy": float(F.cross_entropy(logits, y)), "error": float(wrong)}
 
 
 @torch.no_grad()

@@ -90,6 +90,14 @@ class Parts:
         """The states of all parts, by name."""
         return {name: part.state_dict() for name, part in vars(self).items() if part}
 
+    def update(self, loss: Tensor) -> None:
+        """One step down the gradient of a loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        if self.scheduler:
+            self.scheduler.step()
+
     def load(self, state: dict[str, Any]) -> None:
         """Put the parts back into a state."""
         for name, part in vars(self).items():
@@ -184,6 +192,25 @@ def fit(
     return state
 
 
+def first_losses(
+    parts: Parts, objective: Objective, draws: Tensor, steps: int, batch_size: int
+) -> list[float]:
+    """The losses of the first steps in plain order and full precision: what canaries are made of.
+
+    Args:
+        parts: what is trained, in the mode it is in.
+        objective: the loss of a batch; it has at least steps * batch_size examples.
+        draws: its random numbers, a row for each example.
+        steps, batch_size: how many batches of how many examples.
+    """
+    losses = []
+    for index in torch.arange(steps * batch_size).split(batch_size):
+        loss, _ = objective.loss(parts.model, index, draws[index])
+        parts.update(loss)
+        losses.append(loss.item())
+    return losses
+
+
 @contextlib.contextmanager
 def seeded(seed: int, purpose: str) -> Iterator[None]:
     """Seed torch's global CPU generator for a block, and put its state back afterwards."""
@@ -261,19 +288,14 @@ def _train_epoch(
     batch_size: int,
     device: torch.device,
 ) -> dict[str, float]:
-    model, optimizer, scheduler = parts.model, parts.optimizer, parts.scheduler
-    model.train()
+    model = parts.model.train()
     # Both uploads happen once an epoch; the steps below never wait for the device.
     order, draws = order.to(device), draws.to(device)
     totals = torch.zeros(len(objective.metrics), device=device, dtype=torch.float64)
     for index, noise in zip(order.split(batch_size), draws.split(batch_size), strict=True):
         with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
             loss, sums = objective.loss(model, index, noise)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        if scheduler:
-            scheduler.step()
+        parts.update(loss)
         totals += sums
     means = (totals / objective.num_examples).tolist()
     if not all(abs(value) < float("inf") for value in means):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hw3lib import data, stats, training
 from hw3lib.data import GREY_LEVELS
+from hw3lib.defenses import scores
 from hw3lib.runs import Context, Outcome, Settings
 from hw3lib.runs import run as get_run
 
@@ -91,10 +92,7 @@ class ClassifierObjective:
     @torch.no_grad()
     def validate(self, model: DigitClassifier) -> dict[str, float]:
         """Mean cross-entropy in nats and share of errors on the validation set."""
-        logits = predict(model, self.val)
-        nll = F.cross_entropy(logits, self.val_labels)
-        wrong = (logits.argmax(1) != self.val_labels).double().mean()
-        return {"cross_entropy": float(nll), "error": float(wrong)}
+        return scores(predict(model, self.val), self.val_labels)
 
 
 class TrainClassifier(Settings):
@@ -167,13 +165,8 @@ class TrainClassifier(Settings):
         model = self.build(torch.device("cpu"))
         optimizer = self.optimizer(model)
         offsets = objective.draw(data.generator(self.seed, "noise", 1))
-        losses = []
-        for index in torch.arange(steps * batch).split(batch):
-            loss, _ = objective.loss(model, index, offsets[index])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
+        parts = training.Parts(model, optimizer)
+        losses = training.first_losses(parts, objective, offsets, steps, batch)
         return [*losses, objective.validate(model)["cross_entropy"]]
 
     def build(self, device: torch.device) -> DigitClassifier:
@@ -214,12 +207,8 @@ def shift(x: Tensor, offsets: Tensor) -> Tensor:
         x: (N, H, W).
         offsets: (N, 2) pixels down and to the right, at most `MAX_SHIFT` either way.
     """
-    _, h, w = x.shape
-    padded = F.pad(x, (MAX_SHIFT,) * 4)
-    rows = torch.arange(h, device=x.device) + MAX_SHIFT - offsets[:, :1]
-    columns = torch.arange(w, device=x.device) + MAX_SHIFT - offsets[:, 1:]
-    image = torch.arange(len(x), device=x.device)[:, None, None]
-    return padded[image, rows[:, :, None], columns[:, None, :]]
+    draws = F.pad(data.PADDING - offsets, (1, 0))  # no flip, then where the crop begins
+    return data.augment(x[:, None], draws)[:, 0]
 
 
 def confusion(labels: Tensor, predicted: Tensor) -> Tensor:

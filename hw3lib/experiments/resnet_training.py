@@ -111,14 +111,8 @@ class TrainResNet(Settings):
         model = small.build(device).double()
         optimizer, scheduler = small.optimizer(model, steps_per_epoch=steps)
         draws = objective.draw(data.generator(self.seed, "noise", 1))
-        losses = []
-        for index in torch.arange(steps * batch).split(batch):
-            loss, _ = objective.loss(model.train(), index, draws[index])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
-            losses.append(loss.item())
+        parts = training.Parts(model.train(), optimizer, scheduler)
+        losses = training.first_losses(parts, objective, draws, steps, batch)
         losses.append(objective.validate(model.eval())["cross_entropy"])
         full = self.changed(start=None).build(device).double().eval()
         losses.append(float(predict(full, dataset.x_test[:4]).logsumexp(1).mean().detach()))

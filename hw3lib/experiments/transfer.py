@@ -85,13 +85,3 @@ class TransferStudy(Settings):
             "fooled": torch.stack(fooled),
             "cosine": torch.stack(cosines),
         }
-
-
-def halves(seed: int = 0, **options: object) -> tuple[TrainResNet, TrainResNet, TrainResNet]:
-    """A and B on two disjoint halves from the same initial weights, and B from others."""
-    base = TrainResNet(seed=seed, **options)  # type: ignore[arg-type]
-    return (
-        base.changed(half="a"),
-        base.changed(half="b"),
-        base.changed(half="b", seed=seed + 1000),
-    )

@@ -83,15 +83,9 @@ class TrainVAE(Settings):
         images = data.quantize(data.load("digits").x_train)
         objective = small.objective(images[: steps * batch], images[-64:])
         model, optimizer = small.build(torch.device("cpu"))
-        order = torch.arange(steps * batch)
         draws = objective.draw(data.generator(self.seed, "noise", 1))
-        losses = []
-        for index, noise in zip(order.split(batch), draws.split(batch), strict=True):
-            loss, _ = objective.loss(model, index, noise)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
+        parts = training.Parts(model, optimizer)
+        losses = training.first_losses(parts, objective, draws, steps, batch)
         return [*losses, *objective.validate(model).values()]
 
     def train(
