@@ -200,8 +200,8 @@ def pixel_nll(logits: Tensor, x: Tensor) -> Tensor:
         x: (N, H, W) grey levels 0..15, any integer type.
     """
     wide = logits if logits.dtype == torch.float64 else logits.float()
-    # A row for each pixel: with the channels last in memory, this is how the logits lie, and neither
-    # they nor their gradient are copied.
+    # A row for each pixel: with the channels last in memory this is how the logits lie, so that
+    # neither they nor their gradient are copied.
     rows = wide.movedim(1, -1).reshape(-1, GREY_LEVELS)
     nll = F.cross_entropy(rows, x.long().flatten(), reduction="none")
     return nll.view(len(x), -1).sum(1)

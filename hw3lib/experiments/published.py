@@ -47,6 +47,13 @@ STUDIED = 200
 """Test images in the studies of part 2 that are not about accuracy."""
 
 
+WITH_WEIGHTS = {"classifier", "vae", "plane"}
+"""Names of the runs whose weights ship."""
+
+Named = Settings | tuple[Settings, ...]
+"""A run, or several that belong together."""
+
+
 @dataclass(frozen=True)
 class Published:
     """A run to ship, and whether its weights ship too."""
@@ -56,67 +63,83 @@ class Published:
 
 
 def published(seeds: Sequence[int] = (0,)) -> Iterator[Published]:
-    """All runs to ship for these seeds, those that others depend on first.
+    """All runs to ship for these seeds, each once, those that others depend on first.
 
     Weights ship for seed 0 alone; those of other seeds are recomputed on demand.
     """
-    yield Published(DatasetFacts())
-    yield Published(SamplingTime())
-    classifier = TrainClassifier()
-    yield Published(classifier, weights=True)
+    listed: set[Settings] = set()
     for seed in seeds:
-        vae, plane = trained_vaes(seed)
-        sweep = [TrainVAE(beta=beta, epochs=SWEEP_EPOCHS, seed=seed) for beta in BETAS]
-        compared = CompareEstimators().training.changed(epochs=COMPARE_EPOCHS, seed=seed)
-        yield Published(vae, weights=seed == 0)
-        yield Published(plane, weights=seed == 0)
-        yield from (Published(one) for one in sweep)
-        evaluations = [
-            LinearGaussianStudy(seed=seed),
-            PosteriorGrid(vae=plane),
-            MarginalLikelihood(vae=vae, seed=seed),
-            BoundTightness(vae=vae, seed=seed),
-            VaeGradients(training=vae, seed=seed),
-            CompareEstimators(training=compared),
-            ScoreVAE(training=vae),
-            quality(vae, classifier, vae.snapshot_epochs()),
-            *(quality(one, classifier, [one.epochs]) for one in sweep),
-            *(LatentFactors(vae=one) for one in sweep),
-        ]
-        yield from (Published(one) for one in evaluations)
-        yield from (Published(one) for one in part_2("shapes", seed))
+        for name, asked in named(seed).items():
+            for settings in asked if isinstance(asked, tuple) else (asked,):
+                if settings not in listed:
+                    listed.add(settings)
+                    yield Published(settings, weights=seed == 0 and name in WITH_WEIGHTS)
 
 
-def part_2(dataset: str, seed: int) -> Iterator[Settings]:
+def named(seed: int) -> dict[str, Named]:
+    """Every run of the book for one seed, by the name that the ledger of claims calls it."""
+    return part_1(seed) | part_2("shapes", seed)
+
+
+def part_1(seed: int) -> dict[str, Named]:
+    """Trainings and measurements of the first part."""
+    classifier = TrainClassifier()
+    vae = TrainVAE(epochs=EPOCHS, seed=seed)
+    plane = TrainVAE(latent_dim=2, epochs=PLANE_EPOCHS, seed=seed)
+    sweep = tuple(TrainVAE(beta=beta, epochs=SWEEP_EPOCHS, seed=seed) for beta in BETAS)
+    compared = CompareEstimators().training.changed(epochs=COMPARE_EPOCHS, seed=seed)
+    return {
+        "facts": DatasetFacts(),
+        "sampling_time": SamplingTime(),
+        "classifier": classifier,
+        "vae": vae,
+        "plane": plane,
+        "sweep": sweep,
+        "linear_gaussian": LinearGaussianStudy(seed=seed),
+        "posterior": PosteriorGrid(vae=plane),
+        "likelihood": MarginalLikelihood(vae=vae, seed=seed),
+        "tightness": BoundTightness(vae=vae, seed=seed),
+        "gradients": VaeGradients(training=vae, seed=seed),
+        "estimators": CompareEstimators(training=compared),
+        "scores": ScoreVAE(training=vae),
+        "samples": quality(vae, classifier, vae.snapshot_epochs()),
+        "sweep_samples": tuple(quality(one, classifier, [one.epochs]) for one in sweep),
+        "sweep_factors": tuple(LatentFactors(vae=one) for one in sweep),
+    }
+
+
+def part_2(dataset: str, seed: int) -> dict[str, Named]:
     """Networks, attacks and studies of the second part on one data set."""
     nets = networks(dataset, seed)
-    sweep = [
-        nets.fgsm_defense.changed(defense=AdversarialLoss(COURSE_FGSM, alpha=alpha))
-        for alpha in ALPHAS
-    ]
-    models = dict.fromkeys([*vars(nets).values(), *sweep])
-    yield from models
-    yield from (UnderAttack(model=model, seed=seed) for model in models if not model.half)
-    pretrained, defended = nets.pretrained, (nets.fgsm_defense, nets.pgd_defense)
-    yield AdversarialPictures(model=pretrained, attack=COURSE_FGSM, seed=seed)
-    yield GradientSign(model=pretrained, images=STUDIED, seed=seed)
-    yield Deviations(model=pretrained, images=STUDIED)
-    halves = (nets.half_a, nets.half_b, nets.half_c)
-    yield TransferStudy(models=halves, attacks=(COURSE_FGSM, PGD(8 / 255)), seed=seed)
-    yield LossAgainstBatch(model=pretrained, seed=seed)
-    for model in (pretrained, nets.fgsm_defense):
-        yield RadiusCurves(model=model, images=STUDIED, seed=seed)
-    for model in (pretrained, nets.pgd_defense):
-        yield AttackStrength(model=model, images=STUDIED, seed=seed)
-    for model in (pretrained, *defended):
-        yield Checklist(model=model, surrogate=nets.scratch, images=STUDIED, seed=seed)
-
-
-def trained_vaes(seed: int) -> tuple[TrainVAE, TrainVAE]:
-    """The VAEs of questions 1.8 and 1.10."""
-    return TrainVAE(epochs=EPOCHS, seed=seed), TrainVAE(
-        latent_dim=2, epochs=PLANE_EPOCHS, seed=seed
+    fgsm, pgd, ready = nets.fgsm_defense, nets.pgd_defense, nets.pretrained
+    alphas = tuple(
+        fgsm.changed(defense=AdversarialLoss(COURSE_FGSM, alpha=alpha)) for alpha in ALPHAS
     )
+    attacked = {
+        name: UnderAttack(model=model, seed=seed)
+        for name, model in vars(nets).items()
+        if not model.half
+    }
+    halves = (nets.half_a, nets.half_b, nets.half_c)
+    return {
+        **vars(nets),
+        "alphas": alphas,
+        **{f"{name}_attacked": settings for name, settings in attacked.items()},
+        "alphas_attacked": tuple(UnderAttack(model=model, seed=seed) for model in alphas),
+        "pictures": AdversarialPictures(model=ready, attack=COURSE_FGSM, seed=seed),
+        "sign": GradientSign(model=ready, images=STUDIED, seed=seed),
+        "deviations": Deviations(model=ready, images=STUDIED),
+        "transfer": TransferStudy(models=halves, attacks=(COURSE_FGSM, PGD(8 / 255)), seed=seed),
+        "loss_against_batch": LossAgainstBatch(model=ready, seed=seed),
+        "radii": RadiusCurves(model=ready, images=STUDIED, seed=seed),
+        "fgsm_defense_radii": RadiusCurves(model=fgsm, images=STUDIED, seed=seed),
+        "strength": AttackStrength(model=ready, images=STUDIED, seed=seed),
+        "pgd_defense_strength": AttackStrength(model=pgd, images=STUDIED, seed=seed),
+        "checklists": tuple(
+            Checklist(model=model, surrogate=nets.scratch, images=STUDIED, seed=seed)
+            for model in (ready, fgsm, pgd)
+        ),
+    }
 
 
 def quality(vae: TrainVAE, classifier: TrainClassifier, snapshots: Sequence[int]) -> SampleQuality:
