@@ -36,7 +36,7 @@ pages: book ## Look at every built page in a headless browser
 	$(BIN)/pytest -n auto --maxprocesses 4 -m browser tests/book
 
 # The MyST text is what people edit; the .ipynb is made from it. `make notebooks NB=q1_03` does one.
-NB ?= q
+NB ?=
 notebooks: $(patsubst book/text/%.md,execute-%,$(wildcard book/text/$(NB)*.md)) ## Execute notebooks anew from their text; NB=q1_03 for one
 
 execute-%: $(READY)

@@ -104,12 +104,17 @@ def bootstrap_interval(
     return Interval(float(statistic(x)), float(low), float(high), len(x))
 
 
-def log_log_slope(x: ArrayLike, y: ArrayLike, confidence: float = 0.95) -> Interval:
-    """The exponent a of y = c x^a by least squares on logarithms, with its t interval."""
-    fit = scipy.stats.linregress(np.log(_finite(x)), np.log(_finite(y)))
+def slope(x: ArrayLike, y: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Slope of the least-squares line through points, with its t interval."""
+    fit = scipy.stats.linregress(_finite(x), _finite(y))
     n = len(np.asarray(x))
     half = float(fit.stderr) * float(scipy.stats.t.ppf((1 + confidence) / 2, n - 2))
     return Interval(float(fit.slope), float(fit.slope) - half, float(fit.slope) + half, n)
+
+
+def log_log_slope(x: ArrayLike, y: ArrayLike, confidence: float = 0.95) -> Interval:
+    """The exponent a of y = c x^a by least squares on logarithms, with its t interval."""
+    return slope(np.log(_finite(x)), np.log(_finite(y)), confidence)
 
 
 def chi_square(

@@ -9,6 +9,7 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "book"
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
+QUESTIONS = [path for path in NOTEBOOKS if path.stem.startswith("q")]
 GLUED = "application/papermill.record/"
 
 
@@ -45,7 +46,7 @@ def execution_faults(notebook: NotebookNode) -> list[str]:
 
 
 def layout_faults(notebook: NotebookNode) -> list[str]:
-    """The parts that every notebook has, in the form that the book and papermill rely on."""
+    """The parts of a question's notebook, in the form that the book and papermill rely on."""
     cells, text = code_cells(notebook), prose(notebook)
     faults = []
     if not cells or "remove-cell" not in tags(cells[0]):

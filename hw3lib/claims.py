@@ -1,0 +1,187 @@
+"""The ledger: what the report and this book claim, the evidence in stored runs, and the verdict.
+
+A claim says that a quantity lies between two ends. The quantity is an expression over stored runs;
+the ends are written down with it. Nobody writes a verdict: `judge` computes it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+
+from hw3lib.stats import Interval, mean_interval
+
+Word = Literal["holds", "fails", "undecided"]
+
+Names = Callable[[str], Any]
+"""Looks up what a name in an expression stands for."""
+
+
+class Claim(BaseModel):
+    """A statement that can turn out to be wrong.
+
+    Attributes:
+        question: of the homework, such as "1.8".
+        source: who says it, the "report" or this "book".
+        claim: the statement, one sentence.
+        figure: label of the figure, or name of the page, that shows the evidence.
+        evidence: Python expression over the names of stored runs. It is a number, an array of
+            independent values (one an image, or a block of images), or an `Interval`.
+        above, below: the ends between which the quantity has to lie; one may be missing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: Annotated[str, Field(pattern=r"^[12]\.\d+$")]
+    source: Literal["report", "book"]
+    claim: Annotated[str, Field(min_length=1)]
+    figure: Annotated[str, Field(min_length=1)]
+    evidence: str
+    above: float | None = None
+    below: float | None = None
+
+    @field_validator("evidence")
+    @classmethod
+    def _is_expression(cls, text: str) -> str:
+        try:
+            ast.parse(text, mode="eval")
+        except SyntaxError as error:
+            raise ValueError(f"evidence {text!r} is not an expression: {error.msg}") from error
+        return text
+
+    @model_validator(mode="after")
+    def _has_ends(self) -> Self:
+        low, high = self.ends
+        if not low < high or (np.isinf(low) and np.isinf(high)):
+            raise ValueError(f"above={self.above}, below={self.below}: no quantity can decide this")
+        return self
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Both ends, infinite where there is none."""
+        low = -np.inf if self.above is None else self.above
+        return low, np.inf if self.below is None else self.below
+
+    @property
+    def rule(self) -> str:
+        """The ends in words."""
+        if self.above is None:
+            return f"below {self.below:g}"
+        if self.below is None:
+            return f"above {self.above:g}"
+        return f"between {self.above:g} and {self.below:g}"
+
+    @property
+    def names(self) -> set[str]:
+        """The names in the evidence that it does not bind itself."""
+        nodes = [n for n in ast.walk(ast.parse(self.evidence)) if isinstance(n, ast.Name)]
+        bound = {node.id for node in nodes if isinstance(node.ctx, ast.Store)}
+        return {node.id for node in nodes} - bound
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A claim with its quantity and the verdict.
+
+    Attributes:
+        claim: what is judged.
+        quantity: with a 95 % interval over seeds where there are several, else over images or
+            blocks of them; a single number has none.
+        seeds: trainings that it rests on.
+    """
+
+    claim: Claim
+    quantity: Interval
+    seeds: int
+
+    @property
+    def verdict(self) -> Word:
+        """Whether the interval lies between the ends, outside them, or on one of them."""
+        return decide(self.quantity, *self.claim.ends)
+
+
+def load(path: str | Path) -> list[Claim]:
+    """The claims of a YAML file.
+
+    Raises:
+        ValueError: an entry lacks its evidence or its ends, or has a field of its own, such as a
+            verdict.
+        OSError: there is no such file.
+    """
+    return TypeAdapter(list[Claim]).validate_python(yaml.safe_load(Path(path).read_text("utf-8")))
+
+
+def decide(quantity: Interval, low: float, high: float) -> Word:
+    """Verdict on "the quantity lies between low and high".
+
+    With an interval: it holds if all of the interval does, fails if none of it does. A quantity
+    without one is taken as exact.
+    """
+    bottom, top = quantity.low, quantity.high
+    if np.isnan(bottom):
+        bottom = top = quantity.value
+    if low < bottom and top < high:
+        return "holds"
+    return "fails" if top <= low or bottom >= high else "undecided"
+
+
+def judge(claim: Claim, seeds: Sequence[Names]) -> Judgement:
+    """Evaluate a claim's evidence for each seed, and decide.
+
+    Args:
+        claim: what is claimed.
+        seeds: for each seed of the trainings, what the names in the evidence stand for.
+
+    Raises:
+        ValueError: there is no seed, or the evidence is not a finite quantity.
+    """
+    found = [evaluate(claim, names) for names in seeds]
+    if not found:
+        raise ValueError(f"no evidence for {claim.claim!r}: its runs are not stored")
+    if len(found) > 1:  # how much trainings differ contains how much images do
+        return Judgement(claim, mean_interval([_centre(value) for value in found]), len(found))
+    (only,) = found
+    if isinstance(only, Interval):
+        quantity = only
+    elif np.ndim(only):
+        quantity = mean_interval(np.asarray(only, dtype=np.float64))
+    else:
+        quantity = Interval(float(only), np.nan, np.nan, 1)
+    if not np.isfinite(quantity.value):
+        raise ValueError(f"the evidence for {claim.claim!r} is {quantity.value}")
+    return Judgement(claim, quantity, 1)
+
+
+def evaluate(claim: Claim, names: Names) -> Any:
+    """The value of a claim's evidence."""
+    return eval(claim.evidence, {name: names(name) for name in claim.names})
+
+
+def as_table(judgements: Sequence[Judgement]) -> str:
+    """The judgements as a Markdown table, with references to the figures as MyST writes them."""
+    head = ["Claim", "Said by", "Measured", "n", "Holds if", "Verdict", "Shown in"]
+    rows = [
+        [
+            j.claim.claim,
+            j.claim.source,
+            format(j.quantity, ".3g"),
+            f"{j.seeds} seeds" if j.seeds > 1 else str(j.quantity.n),
+            j.claim.rule,
+            f"**{j.verdict}**",
+            f"{{numref}}`{j.claim.figure}`",
+        ]
+        for j in judgements
+    ]
+    rule = ["---"] * len(head)
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *rows])
+
+
+def _centre(value: Any) -> float:
+    return value.value if isinstance(value, Interval) else float(np.mean(value))

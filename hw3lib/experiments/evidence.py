@@ -1,0 +1,140 @@
+"""What the ledger of claims can name: the published runs, and functions of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hw3lib import claims, report, runs, stats
+from hw3lib.bounds import bits_per_dim
+from hw3lib.claims import Claim, Judgement
+from hw3lib.experiments import manifold, published
+from hw3lib.experiments.attacked import outcomes
+from hw3lib.experiments.beta_sweep import exchange_rates, factor_alignment
+from hw3lib.experiments.classifier import TrainClassifier, load_classifier, predict
+from hw3lib.experiments.published import Named
+from hw3lib.experiments.sample_quality import blocks_of, early_excess
+from hw3lib.experiments.vae_training import TrainVAE, load_vae
+from hw3lib.runs import Run
+
+SEEDS = range(10)
+"""Seeds whose runs are looked for."""
+
+
+def ledger(path: str | Path, seeds: Iterable[int] = SEEDS) -> list[Judgement]:
+    """All claims of a file, judged on the published runs.
+
+    Raises:
+        ValueError: a claim names something unknown, or its runs for seed 0 are not published.
+    """
+    return [judge(claim, seeds) for claim in claims.load(path)]
+
+
+def judge(claim: Claim, seeds: Iterable[int] = SEEDS) -> Judgement:
+    """Judge a claim on every seed whose runs are all published.
+
+    Raises:
+        ValueError: the claim names something unknown, or no seed has its runs.
+    """
+    if unknown := claim.names - FUNCTIONS.keys() - named(0).keys():
+        raise ValueError(f"{claim.claim!r} names {', '.join(sorted(unknown))}: no run or function")
+    asked = claim.names - FUNCTIONS.keys()
+    # Runs that do not depend on the seed are the same for all; they count once.
+    keys = {seed: tuple(_key(named(seed)[name]) for name in sorted(asked)) for seed in seeds}
+    usable = [s for s in keys if all(_stored(named(s)[name]) for name in asked)]
+    distinct = {keys[seed]: seed for seed in reversed(usable)}
+    return claims.judge(claim, [partial(lookup, seed=seed) for seed in sorted(distinct.values())])
+
+
+def lookup(name: str, seed: int) -> Any:
+    """A function by its name, or the run of that name for a seed, or the tuple of them."""
+    return FUNCTIONS[name] if name in FUNCTIONS else _stored(named(seed)[name])
+
+
+@lru_cache(maxsize=len(SEEDS))
+def named(seed: int) -> Mapping[str, Named]:
+    """`published.named`, worked out once."""
+    return published.named(seed)
+
+
+def _key(asked: Named) -> str:
+    return "/".join(one.key for one in asked) if isinstance(asked, tuple) else asked.key
+
+
+def _stored(asked: Named) -> Run | tuple[Run, ...] | None:
+    """The published run or runs, or None if one is missing."""
+    if not isinstance(asked, tuple):
+        return _published(asked)
+    found = [_published(one) for one in asked]
+    return tuple(run for run in found if run) if all(found) else None
+
+
+@lru_cache(maxsize=1024)
+def _published(settings: runs.Settings) -> Run | None:
+    stored = runs.find(settings)
+    return stored if stored and stored.published else None
+
+
+def history(run: Run, column: str) -> NDArray[np.float64]:
+    """A column of a training's history, from epoch 0, before training, to the last."""
+    rows = run.results["history"]
+    return np.array([row.get(column, np.nan) for row in rows], dtype=np.float64)
+
+
+def train_bpd(run: Run) -> NDArray[np.float64]:
+    """Bits per dimension on the training images in each epoch; none before the first."""
+    nats = history(run, "train_nll") + history(run, "train_kl")
+    return nats * float(bits_per_dim(1.0))
+
+
+def scores_of(sweep: Sequence[Run], name: str) -> NDArray[np.float64]:
+    """A test score ("nll", "kl" or "bpd") of each run."""
+    return np.array([run.results["test"][name] for run in sweep])
+
+
+def gain(after: Run, before: Run, attack: str) -> NDArray[np.float64]:
+    """By image: 1 if only the first network is right under an attack, -1 if only the second is.
+
+    The mean is the difference of their accuracies, paired over images.
+    """
+    return outcomes(after)[attack].astype(float) - outcomes(before)[attack]
+
+
+def tiles(plane: Run, size: int = 20) -> NDArray[np.float64]:
+    """Mean images of the two-dimensional manifold, (size, size, 28, 28) in 0..15."""
+    return _tiles(cast(TrainVAE, plane.settings), size).double().numpy()
+
+
+def tile_classes(plane: Run, classifier: Run, size: int = 20) -> NDArray[np.int64]:
+    """What the digit classifier reads on each of these tiles."""
+    images = _tiles(cast(TrainVAE, plane.settings), size).flatten(0, 1)
+    network = load_classifier(cast(TrainClassifier, classifier.settings))
+    return predict(network, images).argmax(1).view(size, size).numpy()
+
+
+@lru_cache(maxsize=16)
+def _tiles(plane: TrainVAE, size: int) -> Tensor:
+    return load_vae(plane).manifold(size)[1]
+
+
+FUNCTIONS: dict[str, Callable[..., Any] | Any] = {
+    function.__name__: function
+    for function in (
+        blocks_of, early_excess, exchange_rates, factor_alignment, gain, history, outcomes,
+        scores_of, tile_classes, tiles, train_bpd,
+    )
+} | {
+    "np": np,
+    "slope": stats.slope,
+    "manifold": manifold,
+    "report": report.value,
+    "bpd": bits_per_dim,
+    "len": len,
+}  # fmt: skip
+"""What an expression can call."""
