@@ -1,0 +1,47 @@
+"""Numbers in the prose come from runs: a decimal is glued, or it is the report's."""
+
+import json
+import re
+
+import pytest
+
+from hw3lib.runs import PUBLISHED
+from tests.book.notebooks import NOTEBOOKS, prose, read
+
+# A formula may hold constants that were chosen or worked out by hand; code and roles are no prose.
+NOT_PROSE = re.compile(
+    r"(?P<fence>`{3,}|:{3,})\{math\}.*?(?P=fence)|(?P<code>`{3,})(?:python|bash)?\n.*?(?P=code)"
+    r"|\$\$.*?\$\$|\$[^$]*\$|`[^`]*`",
+    re.DOTALL,
+)
+# A heading or a sentence may name a question: "# 1.8 Train the VAE", "question 2.3".
+QUESTION = re.compile(r"(?:^#+ |[Qq]uestions? )[12]\.\d+", re.MULTILINE)
+DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+")
+
+
+def typed_decimals(text: str) -> list[str]:
+    """Decimals that somebody typed into the prose, and that the report does not have."""
+    report = json.loads((PUBLISHED / "report.json").read_text()).values()
+    quoted = {float(number["value"]) for number in report}
+    quoted |= {100 * value for value in quoted}
+    bare = QUESTION.sub("", NOT_PROSE.sub("", text))
+    return [d for d in DECIMAL.findall(bare) if not any(abs(float(d) - q) < 1e-9 for q in quoted)]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_number_in_the_prose_was_typed(path):
+    assert typed_decimals(prose(read(path))) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("The test value is 0.518 bits.", ["0.518"]),
+        ("It is {glue:text}`test` bits, the report has 0.56 and 13.76 %.", []),
+        ("# 1.8 Training\n\nQuestion 2.3 asks; with $s = 0.3$ and `-p beta 0.5`.", []),
+        ("The ratio is 1.8 on question 1.8.", ["1.8"]),
+        ("```python\nx = 0.25\n```\nAnd 12.5 after it.", ["12.5"]),
+    ],
+)
+def test_typed_decimals_are_found_and_others_are_not(text, found):
+    assert typed_decimals(text) == found
