@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from hw3lib.experiments.published import Published
     from hw3lib.runs import Run, Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__.split("\n")[0])
@@ -123,6 +124,9 @@ def reproduce_command(
     device: Device = None,
     time_budget: Annotated[float | None, typer.Option(help="seconds; stops before")] = None,
     publish: Annotated[bool, typer.Option(help="copy the results into the package")] = False,
+    plan: Annotated[
+        bool, typer.Option(help="only say what would run and how long it takes")
+    ] = False,
 ) -> None:
     """Compute every published run that is missing or stale; resumes where it stopped."""
     from hw3lib import runs
@@ -131,11 +135,14 @@ def reproduce_command(
 
     deadline = time.monotonic() + time_budget - RESERVE_SECONDS if time_budget else None
     entries = [e for e in published(_seeds(seeds)) if only in e.settings.describe()]
+    if plan:
+        _show_plan(entries, device)
+        return
     done = 0
     for entry in entries:
-        stored = runs.find(entry.settings, weights=entry.weights)
+        stored = _fresh(entry)
         note = "stored"
-        if stored is None or _is_stale(stored):
+        if stored is None:
             if deadline and time.monotonic() > deadline:
                 break
             try:
@@ -213,6 +220,14 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
+def _fresh(entry: Published) -> Run | None:
+    """The stored run, published or cached, that the code as it is would make again."""
+    from hw3lib import runs
+
+    copies = runs.copies(entry.settings, weights=entry.weights)
+    return next((stored for stored in copies if not _is_stale(stored)), None)
+
+
 def _is_stale(stored: Run) -> bool:
     from hw3lib.runs import RunError
 
@@ -222,6 +237,29 @@ def _is_stale(stored: Run) -> bool:
         logging.getLogger("hw3lib").warning("%s", error)
         return True
     return False
+
+
+def _show_plan(entries: Sequence[Published], device: str | None) -> None:
+    """A line for each run that is missing or stale, and how long all of them will take."""
+    from hw3lib import runs, training
+
+    name = training.device_name(training.pick_device(device))
+    stored = list(runs.stored_runs())
+    left = [entry.settings for entry in entries if not _fresh(entry)]
+    expected = [runs.expected_seconds(settings, stored, name) for settings in left]
+    for settings, seconds in zip(left, expected, strict=True):
+        note = "unknown" if seconds is None else f"{seconds:,.0f} s"
+        typer.echo(f"{settings.key}  {settings.describe()}: {note}")
+    known = [seconds for seconds in expected if seconds is not None]
+    typer.echo(
+        f"{len(entries) - len(left)} of {len(entries)} runs are stored, {len(left)} are left: "
+        f"{sum(known) / 60:,.1f} min on {name}"
+        + (
+            f" and {len(left) - len(known)} runs of unknown length"
+            if len(known) < len(left)
+            else ""
+        )
+    )
 
 
 def _show(stored: Run) -> None:

@@ -231,6 +231,11 @@ def find(settings: Settings, *, weights: bool = False) -> Run | None:
         settings: what to look for.
         weights: accept only a run that is stored with its weights.
     """
+    return next(copies(settings, weights=weights), None)
+
+
+def copies(settings: Settings, *, weights: bool = False) -> Iterator[Run]:
+    """The stored runs with these settings: the published one, then the cached one."""
     for root in (PUBLISHED, cache_dir()):
         path = _path(root, settings)
         if path.exists():
@@ -240,8 +245,38 @@ def find(settings: Settings, *, weights: bool = False) -> Run | None:
                 logger.warning("%s; it is computed again", error)
                 continue
             if found.has_weights or not weights:
-                return found
-    return None
+                yield found
+
+
+def expected_seconds(settings: Settings, stored: Iterable[Run], device: str) -> float | None:
+    """How long a computation will take, from the stored run that is most like it.
+
+    Args:
+        settings: what is to be computed.
+        stored: runs to learn from.
+        device: its name in their provenance; what other devices took says nothing about it.
+
+    Returns:
+        The seconds of the run that differs in the fewest settings, in proportion to the epochs;
+        None if this device has computed nothing of the kind.
+    """
+
+    def differing(other: Run) -> int:
+        ours, theirs = (
+            s.model_dump(exclude={"seed", "epochs"}) for s in (settings, other.settings)
+        )
+        return sum(ours[name] != theirs[name] for name in ours)
+
+    alike = [
+        one
+        for one in stored
+        if one.settings.experiment == settings.experiment and one.provenance["device"] == device
+    ]
+    if not alike:
+        return None
+    nearest = min(alike, key=differing)
+    ours, theirs = (getattr(s, "epochs", 1) for s in (settings, nearest.settings))
+    return float(nearest.provenance["seconds"]) * max(ours, 1) / max(theirs, 1)
 
 
 def run(

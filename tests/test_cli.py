@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from hw3lib import cli, data, runs
 from hw3lib.experiments import published as plan
+from hw3lib.experiments.marginal_likelihood import PosteriorGrid
 from hw3lib.experiments.vae_training import TrainVAE
 
 TINY = TrainVAE(dataset="digits", latent_dim=2, num_filters=2, epochs=1)
@@ -50,7 +51,7 @@ def test_a_stale_run_fails_verification_and_is_named():
     assert f"STALE  {TINY.key}" in answer.output
 
 
-def test_reproduce_computes_what_is_missing_or_stale_and_publishes_it(monkeypatch):
+def test_reproduce_computes_what_is_missing_and_publishes_what_is_fresh(monkeypatch):
     entries = [plan.Published(TINY, weights=True), plan.Published(TINY.changed(seed=1))]
     monkeypatch.setattr(plan, "published", lambda seeds: entries)
     first = invoke("reproduce", "--publish")
@@ -66,8 +67,38 @@ def test_reproduce_computes_what_is_missing_or_stale_and_publishes_it(monkeypatc
     content["canary"][0] *= 1.01
     path.write_text(json.dumps(content))
     again = invoke("reproduce", "--publish")
-    assert again.output.count("computed in") == 1
+    assert again.output.count("stored, published") == 1  # the fresh copy in the cache
     assert runs.find(TINY).verify() == 0
+
+
+def test_a_stale_published_run_is_computed_once_and_then_found_in_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setattr(plan, "published", lambda seeds: [plan.Published(TINY)])
+    monkeypatch.setattr(runs, "PUBLISHED", tmp_path / "published")
+    invoke("reproduce", "--publish")
+    path = runs.find(TINY).path
+    content = json.loads(path.read_text())
+    content["canary"][0] *= 1.01
+    path.write_text(json.dumps(content))
+    runs._path(runs.cache_dir(), TINY).unlink()
+    assert "computed in" in invoke("reproduce").output
+    assert "stored" in invoke("reproduce").output
+
+
+def test_the_plan_says_what_is_left_and_how_long_it_takes(monkeypatch):
+    longer = TINY.changed(epochs=10, seed=1)
+    other = PosteriorGrid(vae=TINY)
+    entries = [plan.Published(one) for one in (TINY, longer, other)]
+    monkeypatch.setattr(plan, "published", lambda seeds: entries)
+    first = invoke("reproduce", "--plan").output
+    assert "3 are left" in first
+    assert "unknown" in first
+    seconds = runs.run(TINY).provenance["seconds"]
+    after = invoke("reproduce", "--plan").output
+    assert f"{longer.key}  {longer.describe()}: {10 * seconds:,.0f} s" in after
+    assert TINY.key not in after
+    assert "1 of 3 runs are stored, 2 are left" in after
+    assert "1 runs of unknown length" in after
+    assert not runs.find(longer)
 
 
 def test_reproduce_stops_before_its_time_is_up_and_goes_on_later(monkeypatch):
