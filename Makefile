@@ -1,6 +1,6 @@
 # Every target sets up what it needs: Python 3.11 or newer and make are enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup book test pages notebooks lock clean
+.PHONY: help setup book test pages notebooks sweep test-sweep lock clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -30,7 +30,7 @@ test: $(READY) ## Check style, types, the library, the notebooks' outputs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest --nbval -n auto --maxprocesses 8 --dist loadfile -m "not browser"
+	$(BIN)/pytest --nbval -n auto --maxprocesses 8 --dist loadfile -m "not browser and not sweep"
 
 pages: book ## Look at every built page in a headless browser
 	$(BIN)/pytest -n auto --maxprocesses 4 -m browser tests/book
@@ -47,6 +47,20 @@ execute-%: $(READY)
 	$(BIN)/jupyter execute --inplace --timeout=600 book/$*.ipynb
 	$(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys "metadata.language_info.version \
 		metadata.papermill cell.metadata.papermill cell.metadata.execution" book/$*.ipynb
+
+# Snakemake moves packages that the book pins, so it has an environment of its own.
+SWEEP := .venv-sweep/.ready
+$(SWEEP): workflow/requirements.txt
+	test -x .venv-sweep/bin/python || $(PYTHON) -m venv .venv-sweep
+	.venv-sweep/bin/python -m pip install --quiet --no-compile --requirement workflow/requirements.txt
+	@touch $@
+
+SNAKEMAKE ?=
+sweep: $(READY) $(SWEEP) ## Notebooks and settings over seeds, as workflow/config.yaml says; goes on where it stopped
+	.venv-sweep/bin/snakemake --profile workflow/profiles/local $(SNAKEMAKE)
+
+test-sweep: $(READY) $(SWEEP) ## Check that the sweep survives a killed job and an unreadable result
+	$(BIN)/pytest -m sweep tests/test_workflow.py
 
 # Run with the oldest supported Python: what installs there installs on newer ones too. CUDA's
 # libraries and Triton are left out, since torch itself pins them and only on Linux.

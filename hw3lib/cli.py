@@ -1,4 +1,4 @@
-"""The command line: `hw3 run`, `hw3 runs`, `hw3 data`, `hw3 reproduce`.
+"""The command line: `hw3 run`, `runs`, `data`, `notebook`, `summary`, `reproduce`.
 
 Modules that need torch are imported inside the commands, so that `hw3 --help` is quick.
 """
@@ -6,6 +6,7 @@ Modules that need torch are imported inside the commands, so that `hw3 --help` i
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -39,12 +40,50 @@ def run_command(
     settings: Annotated[list[str] | None, typer.Argument(help="name=value, such as beta=4")] = None,
     device: Device = None,
     weights: Annotated[bool, typer.Option(help="insist on stored weights")] = False,
+    output: Annotated[Path | None, typer.Option(help="also copy the result's JSON there")] = None,
 ) -> None:
     """Find the run with these settings, or compute and store it."""
     from hw3lib import runs
 
     wanted = _parse(experiment, settings or [])
-    _show(runs.run(wanted, device=device, weights=weights))
+    stored = runs.run(wanted, device=device, weights=weights)
+    _show(stored)
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(stored.path, output)
+
+
+@app.command("notebook")
+def notebook_command(
+    notebook: Annotated[Path, typer.Argument(help="such as book/q1_08_training.ipynb")],
+    output: Annotated[Path, typer.Argument(help="where the executed notebook goes")],
+    parameters: Annotated[
+        list[str] | None, typer.Argument(help="name=value, such as seed=3")
+    ] = None,
+) -> None:
+    """Execute a notebook with other parameters; one that it does not have is an error."""
+    import yaml
+
+    from hw3lib import notebooks
+
+    words = _assignments(parameters or [])
+    values = {name: yaml.safe_load(value) for name, value in words.items()}
+    typer.echo(notebooks.execute(notebook, output, values))
+
+
+@app.command("summary")
+def summary_command(
+    notebooks: Annotated[list[Path], typer.Argument(help="executed notebooks, one or more seeds")],
+    output: Annotated[Path | None, typer.Option(help="a CSV file; default the screen")] = None,
+) -> None:
+    """Mean and interval over seeds of every number that the notebooks quote."""
+    from hw3lib.notebooks import summary
+
+    table = summary(notebooks).to_csv(float_format="%.6g")
+    if output:
+        output.write_text(table, encoding="utf-8")
+    else:
+        typer.echo(table)
 
 
 @runs_app.command("list")
@@ -186,13 +225,18 @@ def _parse(experiment: str, assignments: Sequence[str]) -> Settings:
     _load_experiments()
     if experiment not in Settings.kinds:
         raise ValueError(f"no experiment {experiment!r}; there are {', '.join(Settings.kinds)}")
-    values: dict[str, Any] = {}
-    for word in assignments:
+    values: dict[str, Any] = {**_assignments(assignments)}
+    return Settings.kinds[experiment](**values)
+
+
+def _assignments(words: Sequence[str]) -> dict[str, str]:
+    values = {}
+    for word in words:
         name, equals, value = word.partition("=")
         if not equals:
             raise ValueError(f"{word!r} is not name=value")
         values[name] = value
-    return Settings.kinds[experiment](**values)
+    return values
 
 
 def _select(keys: Sequence[str] | None) -> list[Run]:
