@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.247, 0.243, 0.261)
@@ -80,6 +79,9 @@ class ResNet(nn.Module):
 
 def _stage(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
     """Residual blocks of one size; the first changes resolution and number of channels."""
+    # Imported here: it takes as long as torch itself, and most of the library builds no network.
+    from torchvision.models.resnet import BasicBlock
+
     shortcut = None
     if stride != 1 or channels_in != channels:
         shortcut = nn.Sequential(

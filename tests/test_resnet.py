@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from torchvision.models import resnet18 as torchvision_resnet18
@@ -61,3 +64,11 @@ def test_small_networks_halve_the_image_four_times():
         stage.register_forward_hook(lambda _m, _i, out: sizes.append(out.shape[-1]))
     model(torch.rand(1, 3, 32, 32))
     assert sizes == [16, 8, 4, 2]
+
+
+def test_torchvision_is_imported_only_when_a_network_is_built():
+    code = (
+        "import sys\nimport hw3lib.experiments.published\nassert 'torchvision' not in sys.modules\n"
+        "from hw3lib.resnet import ResNet\nResNet(width=2, blocks=1)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
