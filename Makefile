@@ -1,6 +1,6 @@
 # Every target sets up what it needs: Python 3.11 or newer and make are enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup book test pages notebooks sweep test-sweep lock clean
+.PHONY: help setup book test pages notebooks sweep test-sweep benchmarks lock clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -18,6 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found: make PYTHON=/path/to/python3"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --no-deps torchattacks
 	@touch $@
 
 book: $(READY) ## Build the book; prints the path of its first page
@@ -55,6 +56,9 @@ $(SWEEP): workflow/requirements.txt
 	.venv-sweep/bin/python -m pip install --quiet --no-compile --requirement workflow/requirements.txt
 	@touch $@
 
+benchmarks: $(READY) ## Time hw3lib beside what a user would pick instead (40 min; OPTIONS=--quick for 4)
+	$(BIN)/python -m benchmarks $(OPTIONS)
+
 SNAKEMAKE ?=
 sweep: $(READY) $(SWEEP) ## Notebooks and settings over seeds, as workflow/config.yaml says; goes on where it stopped
 	.venv-sweep/bin/snakemake --profile workflow/profiles/local $(SNAKEMAKE)
@@ -68,6 +72,7 @@ lock: ## Move every pin in constraints.txt to the newest version that fits
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet '.[dev]'
+	.venv-lock/bin/python -m pip install --quiet --no-deps torchattacks
 	grep '^#' constraints.txt > .venv-lock/constraints.txt
 	.venv-lock/bin/python -m pip freeze --exclude hw3lib | grep -vE '^(cuda-|nvidia-|triton)' \
 		>> .venv-lock/constraints.txt

@@ -1,0 +1,107 @@
+"""Print the table of ratios, and write it as JSON."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import hw3lib
+from benchmarks import growth
+from benchmarks.gpu import LIMITS, seconds_on_gpu
+from benchmarks.rows import Bench, all_rows, startup
+from benchmarks.timing import Row
+from hw3lib import training
+
+LIMIT_IMPORT, LIMIT_HELP = 0.3, 1.0
+
+
+def main(
+    quick: Annotated[
+        bool, typer.Option(help="small sizes, under four minutes on two cores")
+    ] = False,
+    only: Annotated[str, typer.Option(help="rows whose short name contains this")] = "",
+    output: Annotated[Path, typer.Option(help="where the JSON goes")] = Path("benchmarks.json"),
+) -> None:
+    """Time hw3lib and what a user would pick instead, in turn, on this machine."""
+    console, started = Console(), time.monotonic()
+    bench = Bench(quick)
+    device = training.pick_device()
+    content: dict[str, Any] = {
+        "version": hw3lib.__version__,
+        "torch": torch.__version__,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "device": training.device_name(device),
+        "bfloat16": training.has_bfloat16(torch.device("cpu")),
+        "quick": quick,
+        "rows": {},
+    }
+    table = Table(
+        "work", "amount", "against", "ratio", "rounds", "to reach", "values differ by", ""
+    )
+    for name, measure in all_rows(bench).items():
+        if only in name:
+            row = measure()
+            content["rows"][name] = describe(row)
+            table.add_row(*cells(row))
+    console.print(table)
+    if not only:
+        content["startup"] = startup(3)
+        content["growth"] = growth.attack_growth(bench) | {"epochs": growth.epoch_growth(bench)}
+        content["peak memory"] = growth.peak_memory()
+        content["gpu"] = {name: seconds_on_gpu(name) for name in LIMITS}
+        console.print(rest(content))
+    content["seconds"] = round(time.monotonic() - started, 1)
+    output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    console.print(f"{content['seconds']:g} s; {output}")
+
+
+def describe(row: Row) -> dict[str, Any]:
+    """A row for the JSON, with what follows from it."""
+    return asdict(row) | {"ratio": row.ratio, "agrees": row.agrees, "wins": row.wins}
+
+
+def cells(row: Row) -> list[str]:
+    """A row for the screen."""
+    low, high = min(row.ratios), max(row.ratios)
+    verdict = "reached" if row.wins else "values differ" if not row.agrees else "falls short"
+    return [
+        row.name,
+        row.size,
+        row.rival,
+        f"{row.ratio:.2f}",
+        f"{low:.2f}-{high:.2f}",
+        f"{row.target:g}",
+        f"{row.difference:+.4f}",
+        verdict,
+    ]
+
+
+def rest(content: dict[str, Any]) -> Table:
+    """Start-up, growth, memory and the rows that need a GPU."""
+    table = Table("measured", "value")
+    limits = {"import hw3lib over import torch": LIMIT_IMPORT, "hw3 --help": LIMIT_HELP}
+    for name, seconds in content["startup"].items():
+        table.add_row(name, f"{seconds:.2f} s (at most {limits[name]:g} s)")
+    for name, points in content["growth"].items():
+        table.add_row(f"seconds by {name}", ", ".join(f"{k}: {v:.2f}" for k, v in points.items()))
+    points = content["peak memory"]
+    table.add_row(
+        "MB above the data by images", ", ".join(f"{k}: {v:.0f}" for k, v in points.items())
+    )
+    for name, seconds in content["gpu"].items():
+        shown = "unmeasured, needs a GPU" if seconds is None else f"{seconds:.1f} s"
+        table.add_row(f"GPU: {name}", f"{shown} (at most {LIMITS[name]:g} s)")
+    return table
+
+
+if __name__ == "__main__":
+    typer.run(main)

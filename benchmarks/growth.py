@@ -1,0 +1,91 @@
+"""How cost grows: seconds against epochs, images, steps and batch size, and peak memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from benchmarks.rows import EIGHT, Bench
+from hw3lib import data, training
+from hw3lib.attacks import PGD
+from hw3lib.experiments.vae_training import TrainVAE
+from hw3lib.robustness import withstood
+
+# An attack that visits every image at every step, so that the amount of work is known.
+FULL = PGD(EIGHT, steps=4, keep="last")
+
+PEAK = """
+import json, resource, sys
+import torch
+from hw3lib import data
+from hw3lib.attacks import PGD
+from hw3lib.resnet import ResNet
+from hw3lib.robustness import withstood
+
+num = int(sys.argv[1])
+x, y = torch.rand(num, 3, 32, 32), torch.zeros(num, dtype=torch.int64)
+model = ResNet(width=16, blocks=1).eval()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+withstood(model, PGD(8 / 255, steps=2), x, y, batch_size=100)
+print(json.dumps([before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+"""
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long a call takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def attack_growth(bench: Bench) -> dict[str, dict[str, float]]:
+    """Seconds of an attack against images, steps and batch size."""
+    model, (x, y) = bench.undefended, bench.attacked
+    half = len(y) // 2
+
+    def images(num: int) -> float:
+        return seconds(lambda: withstood(model, FULL, x[:num], y[:num]))
+
+    def steps(num: int) -> float:
+        return seconds(lambda: withstood(model, PGD(EIGHT, steps=num), x[:half], y[:half]))
+
+    def batch(size: int) -> float:
+        return seconds(lambda: withstood(model, FULL, x[:half], y[:half], batch_size=size))
+
+    return {
+        "images": {str(num): images(num) for num in (half // 2, half, 2 * half)},
+        "steps": {str(num): steps(num) for num in (2, 4, 8)},
+        "batch size": {str(size): batch(size) for size in (10, 50, 100)},
+    }
+
+
+def epoch_growth(bench: Bench) -> dict[str, float]:
+    """Seconds of training the VAE on a thousand images against epochs."""
+    settings = TrainVAE()
+    images = data.quantize(bench.digits[:1024])
+
+    def train(epochs: int) -> None:
+        model, optimizer = settings.build(torch.device("cpu"))
+        objective = settings.objective(images, images[:8])
+        training.fit(
+            model, objective, optimizer, epochs=epochs, batch_size=128, seed=0, select="bpd"
+        )
+
+    return {str(epochs): seconds(lambda e=epochs: train(e)) for epochs in (1, 2, 4)}  # type: ignore[misc]
+
+
+def peak_memory(sizes: tuple[int, ...] = (500, 1000, 2000)) -> dict[str, float]:
+    """MB that evaluating so many images adds to what the images themselves take."""
+    added = {}
+    for num in sizes:
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, str(num)], check=True, capture_output=True, text=True
+        )
+        before, after = json.loads(done.stdout)
+        added[str(num)] = (after - before) / 1024
+    return added

@@ -1,0 +1,346 @@
+"""The rows of the table: each does the same work twice, with hw3lib and with its rival."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import torch
+from torch import Tensor
+
+from benchmarks import textbook
+from benchmarks.timing import Row, alternate
+from hw3lib import data, training
+from hw3lib.attacks import FGSM, PGD
+from hw3lib.defenses import ImageObjective, JoinedBatch, Standard
+from hw3lib.experiments.networks import networks
+from hw3lib.experiments.resnet_training import TrainResNet, load_resnet
+from hw3lib.experiments.vae_training import TrainVAE
+from hw3lib.resnet import ResNet
+from hw3lib.robustness import eps_curve, step_curve, withstood
+from hw3lib.vae import evaluate_elbo
+
+EIGHT, TWO = 8 / 255, 2 / 255
+STEPS = 10
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Data, networks and sizes that the rows share.
+
+    Attributes:
+        quick: small sizes and two rounds.
+    """
+
+    quick: bool
+
+    @property
+    def rounds(self) -> int:
+        return 2 if self.quick else 3
+
+    @cached_property
+    def digits(self) -> Tensor:
+        """Training images of MNIST, or of the embedded digits where it is missing."""
+        return _first_of("mnist", "digits").x_train
+
+    @cached_property
+    def pictures(self) -> data.Dataset:
+        """CIFAR-10, or the drawn shapes where it is missing."""
+        return _first_of("cifar10", "shapes")
+
+    @cached_property
+    def attacked(self) -> tuple[Tensor, Tensor]:
+        """Pixels and labels of the test images that are attacked."""
+        found = data.load(self.undefended_settings.dataset)
+        num = 200 if self.quick else 1000
+        return data.to_pixels(found.x_test[:num]), found.y_test[:num]
+
+    @cached_property
+    def undefended_settings(self) -> TrainResNet:
+        """The pretrained network where it is published, else a ResNet-18 trained on shapes."""
+        from hw3lib import runs
+
+        pretrained = networks("cifar10").pretrained
+        if runs.find(pretrained, weights=True) and self.pictures.name == "cifar10":
+            return pretrained
+        return TrainResNet(
+            dataset="shapes", augmented=True, epochs=3, batch_size=64, learning_rate=0.02
+        )
+
+    @cached_property
+    def undefended(self) -> ResNet:
+        return load_resnet(self.undefended_settings)
+
+    @cached_property
+    def defended(self) -> ResNet:
+        """One epoch of joined batches from the undefended network, which is enough to resist."""
+        start = self.undefended_settings
+        attack = PGD(EIGHT, steps=3)
+        return load_resnet(
+            start.changed(
+                start=start,
+                epochs=1,
+                defense=JoinedBatch(attack),
+                schedule="step",
+                learning_rate=0.01,
+            )
+        )
+
+
+def _first_of(*names: str) -> data.Dataset:
+    for name in names[:-1]:
+        try:
+            return data.load(name)
+        except data.DataError:
+            continue
+    return data.load(names[-1])
+
+
+def vae_epoch(bench: Bench) -> Row:
+    """One pass of training of the VAE of question 1.8."""
+    settings = TrainVAE(epochs=1)
+    images = bench.digits[: 2560 if bench.quick else 12800]
+    held_out = data.quantize(bench.digits[-1000:])
+    noise = torch.randn(1000, settings.latent_dim, generator=data.generator(0, "benchmark"))
+
+    def score(model: torch.nn.Module) -> float:
+        return evaluate_elbo(model, held_out, noise)["bpd"]  # type: ignore[arg-type]
+
+    def ours() -> float:
+        model, optimizer = settings.build(torch.device("cpu"))
+        objective = settings.objective(data.quantize(images), held_out[:8])
+        training.fit(
+            model,
+            objective,
+            optimizer,
+            epochs=1,
+            batch_size=128,
+            seed=0,
+            select="bpd",
+            label="ours",
+        )
+        return score(model)
+
+    def theirs() -> float:
+        torch.manual_seed(0)
+        model = settings.build(torch.device("cpu"))[0].to(memory_format=torch.contiguous_format)
+        textbook.vae_epoch(model, images, settings.batch_size, settings.learning_rate)
+        return score(model)
+
+    outcomes = alternate(ours, theirs, bench.rounds)
+    return Row(
+        "VAE, training",
+        f"{len(images):,} images",
+        "textbook loop",
+        *outcomes,
+        within=0.05,
+        target=1.4,
+    )
+
+
+def resnet_epoch(bench: Bench) -> Row:
+    """One pass of training of ResNet-18 with augmentation."""
+    num = 512 if bench.quick else 5120
+    return _classifier_row(bench, Standard(), None, "ResNet-18, training", num, target=1.7)
+
+
+def defense_epoch(bench: Bench) -> Row:
+    """One pass of the PGD defence."""
+
+    def attack(model: torch.nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return textbook.pgd(model, x, y, EIGHT, 2.5 * EIGHT / STEPS, STEPS)
+
+    defense = JoinedBatch(PGD(EIGHT, steps=STEPS))
+    num = 128 if bench.quick else 1024
+    return _classifier_row(bench, defense, attack, "PGD-10 defence, training", num, target=2.3)
+
+
+def _classifier_row(
+    bench: Bench,
+    defense: Standard | JoinedBatch,
+    attack: Callable[[torch.nn.Module, Tensor, Tensor], Tensor] | None,
+    name: str,
+    num: int,
+    target: float,
+) -> Row:
+    settings = TrainResNet(augmented=True, defense=defense, learning_rate=0.01)
+    images, labels = bench.pictures.x_train[:num], bench.pictures.y_train[:num]
+    held_out = (bench.pictures.x_test[:8], bench.pictures.y_test[:8])
+
+    def ours() -> float:
+        model = settings.build(torch.device("cpu"))
+        objective = ImageObjective((images, labels), held_out, defense, augmented=True)
+        steps = -(-num // settings.batch_size)
+        optimizer, _ = settings.optimizer(model, steps)
+        progress = training.fit(
+            model,
+            objective,
+            optimizer,
+            epochs=1,
+            batch_size=128,
+            seed=0,
+            select="error",
+            label="ours",
+        )
+        return float(progress.history[-1]["train_loss"] or 0)
+
+    def theirs() -> float:
+        torch.manual_seed(0)
+        model = settings.build(torch.device("cpu")).to(memory_format=torch.contiguous_format)
+        optimizer = torch.optim.SGD(
+            model.parameters(), lr=settings.learning_rate, momentum=settings.momentum
+        )
+        return textbook.classifier_epoch(
+            model, images, labels, settings.batch_size, optimizer, attack
+        )
+
+    outcomes = alternate(ours, theirs, bench.rounds)
+    return Row(name, f"{num:,} images", "textbook loop", *outcomes, within=0.25, target=target)
+
+
+def course_evaluation(bench: Bench, attack: FGSM | PGD, name: str) -> Row:
+    """The course's evaluation, image by image, against masks of whole batches."""
+    x, y = (part[: 32 if bench.quick else 1000] for part in bench.attacked)
+    model = bench.undefended
+    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format).requires_grad_(True)
+    steps = attack.steps if isinstance(attack, PGD) else 1
+    eps = float(attack.eps)  # type: ignore[arg-type]
+    step = eps if steps == 1 else 2.5 * eps / steps
+
+    def ours() -> float:
+        return float(withstood(model, attack, x, y).sum())
+
+    def theirs() -> float:
+        return float(textbook.course_count(plain, x, y, eps, step, steps))
+
+    outcomes = alternate(ours, theirs, 1 if not bench.quick else bench.rounds)
+    return Row(
+        f"course's evaluation, {name}", f"{len(y):,} images", "one image at a time", *outcomes,
+        within=0.002 * len(y), target=15,
+    )  # fmt: skip
+
+
+def library(bench: Bench, rival: str, defended: bool, eps: float, target: float) -> Row:
+    """PGD-10 without a random start, against an attack library."""
+    model = bench.defended if defended else bench.undefended
+    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    x, y = bench.attacked
+    batches = list(zip(x.split(250), y.split(250), strict=True))
+    attack = PGD(eps, steps=STEPS, keep="best")
+
+    def ours() -> float:
+        return float(withstood(model, attack, x, y).double().mean())
+
+    def theirs() -> float:
+        return textbook.accuracy_under(_foreign(rival, plain, eps), plain, batches)
+
+    outcomes = alternate(ours, theirs, bench.rounds)
+    which = "defended" if defended else "undefended"
+    name = f"PGD-10, eps {255 * eps:g}/255, {which}"
+    # One image of a small sample is more than the two tenths of a point that are allowed.
+    within = max(0.002, 1 / len(y))
+    return Row(name, f"{len(y):,} images", rival, *outcomes, within=within, target=target)
+
+
+def _foreign(rival: str, model: torch.nn.Module, eps: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """The same attack of another library."""
+    step = 2.5 * eps / STEPS
+    if rival == "torchattacks":
+        import torchattacks
+
+        attack = torchattacks.PGD(model, eps=eps, alpha=step, steps=STEPS, random_start=False)
+        return lambda x, y: attack(x, y)
+    from foolbox.attacks import LinfPGD
+    from foolbox.models import PyTorchModel  # type: ignore[attr-defined]
+
+    wrapped = PyTorchModel(model, bounds=(0, 1))
+    linf = LinfPGD(abs_stepsize=step, steps=STEPS, random_start=False)
+    return lambda x, y: linf(wrapped, x, y, epsilons=eps)[1]
+
+
+def radius_sweep(bench: Bench) -> Row:
+    """A curve over eight radii in one call, against a run for each."""
+    model, (x, y) = bench.undefended, bench.attacked
+    radii = [k / 255 for k in (0.25, 0.5, 1, 2, 4, 8, 16, 32)]
+    attack = PGD(EIGHT, steps=STEPS, keep="best")
+
+    def ours() -> float:
+        return float(eps_curve(model, attack, x, y, radii).double().mean())
+
+    def theirs() -> float:
+        runs = [withstood(model, PGD(eps, steps=STEPS, keep="best"), x, y) for eps in radii]
+        return float(torch.stack(runs).double().mean())
+
+    outcomes = alternate(ours, theirs, bench.rounds)
+    return Row(
+        "curve over eight radii",
+        f"{len(y):,} images",
+        "eight runs",
+        *outcomes,
+        within=0.005,
+        target=3,
+    )
+
+
+def steps_sweep(bench: Bench) -> Row:
+    """A curve over ten numbers of steps in one call, against a run for each."""
+    model, (x, y) = bench.undefended, bench.attacked
+    attack = PGD(TWO, steps=STEPS, step=TWO / 4, keep="best")
+
+    def ours() -> float:
+        return float(step_curve(model, attack, x, y)[1:].double().mean())
+
+    def theirs() -> float:
+        counts = range(1, STEPS + 1)
+        runs = [withstood(model, PGD(TWO, k, step=TWO / 4, keep="best"), x, y) for k in counts]
+        return float(torch.stack(runs).double().mean())
+
+    outcomes = alternate(ours, theirs, bench.rounds)
+    return Row(
+        "curve over ten numbers of steps", f"{len(y):,} images", "ten runs", *outcomes, within=0.0,
+        target=3,
+    )  # fmt: skip
+
+
+def seconds_of(code: list[str], rounds: int) -> float:
+    """Median seconds of a Python process."""
+    found = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, *code], check=True, capture_output=True)
+        found.append(time.perf_counter() - started)
+    return statistics.median(found)
+
+
+def startup(rounds: int) -> dict[str, float]:
+    """Seconds that importing hw3lib adds to importing torch, and of `hw3 --help`."""
+    plain = seconds_of(["-c", "import torch"], rounds)
+    both = seconds_of(["-c", "import torch, hw3lib"], rounds)
+    return {
+        "import hw3lib over import torch": both - plain,
+        "hw3 --help": seconds_of(["-m", "hw3lib.cli", "--help"], rounds),
+    }
+
+
+def all_rows(bench: Bench) -> dict[str, Callable[[], Row]]:
+    """Every row by a short name."""
+    rows: dict[str, Callable[[], Row]] = {
+        "vae": partial(vae_epoch, bench),
+        "resnet": partial(resnet_epoch, bench),
+        "defense": partial(defense_epoch, bench),
+        "course-fgsm": partial(course_evaluation, bench, FGSM(TWO), "FGSM"),
+        "course-pgd": partial(course_evaluation, bench, PGD(TWO, steps=STEPS), "PGD-10"),
+        "radii": partial(radius_sweep, bench),
+        "steps": partial(steps_sweep, bench),
+    }
+    for rival in ("torchattacks", "foolbox"):
+        rows[f"{rival}-small"] = partial(library, bench, rival, False, TWO, 1.8)
+        rows[f"{rival}-large"] = partial(library, bench, rival, False, EIGHT, 3.0)
+        rows[f"{rival}-defended"] = partial(library, bench, rival, True, EIGHT, 1.8)
+    return rows

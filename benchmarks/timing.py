@@ -1,0 +1,83 @@
+"""Two ways to do the same work, timed in turn on the same machine."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one way gave, and how long it took in each round.
+
+    Attributes:
+        seconds: one a round.
+        value: what it computed in the last round, an accuracy or a loss.
+    """
+
+    seconds: tuple[float, ...]
+    value: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        name: the work.
+        size: how much of it one round did.
+        rival: what hw3lib is compared with.
+        ours, theirs: both outcomes.
+        within: by how much the values may differ.
+        target: the ratio to reach.
+    """
+
+    name: str
+    size: str
+    rival: str
+    ours: Outcome
+    theirs: Outcome
+    within: float
+    target: float
+
+    @property
+    def ratios(self) -> list[float]:
+        """How many times as fast hw3lib was, round by round."""
+        pairs = zip(self.theirs.seconds, self.ours.seconds, strict=True)
+        return [theirs / ours for theirs, ours in pairs]
+
+    @property
+    def ratio(self) -> float:
+        """Their median."""
+        return statistics.median(self.ratios)
+
+    @property
+    def difference(self) -> float:
+        """Of the values, ours less theirs."""
+        return self.ours.value - self.theirs.value
+
+    @property
+    def agrees(self) -> bool:
+        return abs(self.difference) <= self.within
+
+    @property
+    def wins(self) -> bool:
+        """Whether the values agree and the ratio is reached."""
+        return self.agrees and self.ratio >= self.target
+
+
+def alternate(
+    ours: Callable[[], float], theirs: Callable[[], float], rounds: int
+) -> tuple[Outcome, Outcome]:
+    """Time both in turn; who begins changes from round to round, so that a drift cancels."""
+    ways = {"ours": ours, "theirs": theirs}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    values = {}
+    for i in range(rounds):
+        for name in sorted(ways, reverse=bool(i % 2)):
+            started = time.perf_counter()
+            values[name] = ways[name]()
+            seconds[name].append(time.perf_counter() - started)
+    return tuple(Outcome(tuple(seconds[name]), values[name]) for name in ways)  # type: ignore[return-value]

@@ -1,0 +1,119 @@
+"""The rivals of the benchmark do the same work as hw3lib; the table's arithmetic is right."""
+
+import copy
+
+import pytest
+import torch
+
+from benchmarks import rows, textbook
+from benchmarks.__main__ import cells, describe
+from benchmarks.timing import Outcome, Row, alternate
+from hw3lib import data
+from hw3lib.attacks import FGSM, PGD
+from hw3lib.experiments.resnet_training import TrainResNet
+from hw3lib.experiments.vae_training import TrainVAE
+from hw3lib.robustness import withstood
+
+EPS = 2 / 255
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A small network after one epoch, so that it is right on some images."""
+    settings = TrainResNet(
+        dataset="shapes", network="small", epochs=1, batch_size=64, learning_rate=0.05
+    )
+    shapes = data.load("shapes")
+    network = settings.build(torch.device("cpu"))
+    settings.fit(network, settings.objective(shapes))
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def images():
+    shapes = data.load("shapes")
+    return data.to_pixels(shapes.x_test[:40]), shapes.y_test[:40]
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_course_counts_what_we_count(model, images, steps):
+    step = EPS if steps == 1 else 2.5 * EPS / steps
+    attack = FGSM(EPS) if steps == 1 else PGD(EPS, steps=steps)
+    ours = int(withstood(model, attack, *images).sum())
+    assert 0 < ours < len(images[1])
+    assert textbook.course_count(model, *images, EPS, step, steps) == ours
+
+
+def test_the_textbook_attack_is_ours(model, images):
+    ours = PGD(EPS, steps=3)(model, *images)
+    theirs = textbook.pgd(model, *images, EPS, 2.5 * EPS / 3, 3)
+    # A gradient near zero can have either sign once it is rounded.
+    assert ((ours - theirs).abs() < 1e-6).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("rival", ["torchattacks", "foolbox"])
+def test_a_rival_makes_the_same_images(model, images, rival):
+    pytest.importorskip(rival)
+    x, y = images
+    theirs = rows._foreign(rival, copy.deepcopy(model), EPS)(x, y)
+    ours = PGD(EPS, steps=rows.STEPS)(model, x, y)
+    assert ((ours - theirs).abs() < 1e-5).float().mean() > 0.98
+
+
+def test_the_textbook_trains_the_same_model():
+    digits = data.load("digits").x_train[:256]
+    model, _ = TrainVAE(num_filters=4).build(torch.device("cpu"))
+    first = textbook.vae_epoch(model, digits, 32, 1e-3)
+    assert textbook.vae_epoch(model, digits, 32, 1e-3) < first < 2400
+
+
+def test_a_textbook_epoch_attacks_and_trains():
+    shapes = data.load("shapes")
+    settings = TrainResNet(dataset="shapes", network="small")
+    network = settings.build(torch.device("cpu"))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
+    attacked = []
+
+    def attack(model, x, y):
+        assert not model.training
+        attacked.append(len(x))
+        return x
+
+    loss = textbook.classifier_epoch(
+        network, shapes.x_train[:100], shapes.y_train[:100], 64, optimizer, attack
+    )
+    assert sorted(attacked) == [36, 64]
+    assert 1 < loss < 4
+
+
+def test_both_ways_take_turns():
+    order = []
+
+    def way(name, value):
+        return lambda: order.append(name) or value
+
+    ours, theirs = alternate(way("ours", 1.0), way("theirs", 2.0), 3)
+    assert order == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
+    assert (ours.value, theirs.value, len(ours.seconds)) == (1.0, 2.0, 3)
+
+
+def row(**changes):
+    fields = {
+        "name": "work", "size": "1 image", "rival": "them", "within": 0.1, "target": 2.0,
+        "ours": Outcome((1.0, 1.0, 2.0), 0.5), "theirs": Outcome((3.0, 4.0, 2.0), 0.55),
+    }  # fmt: skip
+    return Row(**fields | changes)
+
+
+def test_the_ratio_is_the_median_of_the_rounds():
+    assert row().ratios == [3, 4, 1]
+    assert row().ratio == 3
+    assert row().wins
+    assert describe(row())["wins"]
+    assert cells(row())[3:5] == ["3.00", "1.00-4.00"]
+
+
+def test_a_row_is_lost_by_its_ratio_or_by_its_values():
+    assert cells(row(target=3.5))[-1] == "falls short"
+    assert cells(row(within=0.01))[-1] == "values differ"
+    assert not row(within=0.01).wins
