@@ -161,6 +161,7 @@ def reproduce_command(
     seeds: Annotated[str, typer.Option(help="such as 0, 0-4 or 0,2,5")] = "0",
     only: Annotated[str, typer.Option(help="runs whose description contains this")] = "",
     device: Device = None,
+    jobs: Annotated[int, typer.Option(help="processes; 2 or more also pay on one GPU")] = 1,
     time_budget: Annotated[float | None, typer.Option(help="seconds; stops before")] = None,
     publish: Annotated[bool, typer.Option(help="copy the results into the package")] = False,
     plan: Annotated[
@@ -168,7 +169,7 @@ def reproduce_command(
     ] = False,
 ) -> None:
     """Compute every published run that is missing or stale; resumes where it stopped."""
-    from hw3lib import runs
+    from hw3lib import runs, schedule
     from hw3lib.experiments.published import published
     from hw3lib.training import OutOfTime
 
@@ -178,26 +179,28 @@ def reproduce_command(
         _show_plan(entries, device)
         return
     done = 0
-    for entry in entries:
-        stored = _fresh(entry)
-        note = "stored"
-        if stored is None:
-            if deadline and time.monotonic() > deadline:
-                break
-            try:
-                stored = runs.compute(entry.settings, device=device, deadline=deadline)
-            except OutOfTime as stop:
-                typer.echo(f"{stop}; run the same command again to go on")
-                break
-            note = f"computed in {stored.provenance['seconds']:g} s"
+
+    def report(entry: Published, stored: Run, note: str) -> None:
+        nonlocal done
+        done += 1
         if publish and not stored.published:
             runs.publish(entry.settings, weights=entry.weights)
             note += ", published"
-        done += 1
         typer.echo(f"{done}/{len(entries)}  {stored.key}  {entry.settings.describe()}: {note}")
-    if done < len(entries):
+
+    missing = {}
+    for entry in entries:
+        if stored := _fresh(entry):
+            report(entry, stored, "stored")
+        else:
+            missing[entry.settings] = entry
+    try:
+        for run in schedule.compute_all([*missing], jobs=jobs, device=device, deadline=deadline):
+            report(missing[run.settings], run, f"computed in {run.provenance['seconds']:g} s")
+    except OutOfTime as stop:
+        typer.echo(f"{stop}; run the same command again to go on")
         typer.echo(f"{len(entries) - done} of {len(entries)} runs are left")
-        raise typer.Exit(3)
+        raise typer.Exit(3) from stop
 
 
 def main() -> None:

@@ -270,3 +270,8 @@ def test_a_canary_hears_the_sign_of_the_importance_ratio(monkeypatch):
 
     monkeypatch.setattr(ml, "encoder_log_weights", flipped)
     assert np.max(np.abs(np.array(study.canary()) / right - 1)) > 0.1
+
+
+def test_the_grid_refuses_a_model_without_a_plane():
+    with pytest.raises(ValueError, match="latent_dim=3: the grid covers a plane"):
+        ml.PosteriorGrid(vae=TrainVAE(latent_dim=3))

@@ -15,6 +15,7 @@ import scipy.stats
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, Len, Lt
+from pydantic import field_validator
 from torch import Tensor
 
 from hw3lib import data, stats, training
@@ -409,6 +410,15 @@ class PosteriorGrid(Settings):
     image: Annotated[int, Ge(0)] = 0
     size: Annotated[int, Ge(5)] = 81
     extent: Annotated[float, Gt(0)] = 4.5
+
+    @field_validator("vae")
+    @classmethod
+    def _is_a_plane(cls, vae: TrainVAE) -> TrainVAE:
+        if vae.latent_dim != 2:
+            raise ValueError(
+                f"latent_dim={vae.latent_dim}: the grid covers a plane, so it must be 2"
+            )
+        return vae
 
     def compute(self, context: Context) -> Outcome:
         device = training.pick_device(context.device)

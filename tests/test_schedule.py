@@ -1,0 +1,54 @@
+import time
+
+import pytest
+
+from hw3lib import data, runs, schedule
+from hw3lib.experiments.marginal_likelihood import PosteriorGrid
+from hw3lib.experiments.networks import networks
+from hw3lib.experiments.vae_training import TrainVAE
+from hw3lib.training import OutOfTime
+
+TINY = TrainVAE(dataset="digits", latent_dim=2, num_filters=2, epochs=1)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HW3_CACHE", str(tmp_path / "cache"))
+
+
+def test_what_a_run_is_made_from_is_found_at_any_depth():
+    nets = networks("shapes")
+    assert schedule.needed(TINY) == set()
+    assert schedule.needed(PosteriorGrid(vae=TINY)) == {TINY}
+    assert schedule.needed(nets.pgd_defense) == {nets.pretrained}
+
+
+def test_several_at_a_time_give_the_same_and_each_waits_for_what_it_needs():
+    grid = PosteriorGrid(vae=TINY, size=5)
+    wanted = [TINY, TINY.changed(seed=1), grid, TINY.changed(seed=2)]
+    done = list(schedule.compute_all(wanted, jobs=2))
+    order = [run.settings for run in done]
+    assert sorted(order, key=wanted.index) == wanted
+    assert order.index(TINY) < order.index(grid)
+    assert runs.find(grid) is not None
+    again = runs.compute(TINY)
+    assert again.results["test"] == pytest.approx(done[order.index(TINY)].results["test"], rel=1e-5)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_out_of_time_keeps_what_is_finished(jobs):
+    with pytest.raises(OutOfTime):
+        list(schedule.compute_all([TINY], jobs=jobs, deadline=time.monotonic() - 1))
+    assert runs.find(TINY) is None
+
+
+def test_a_failure_reaches_the_caller_and_what_ran_beside_it_is_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("HW3_DATA", str(tmp_path))
+    with pytest.raises(data.DataError, match="MNIST is not on this machine"):
+        list(schedule.compute_all([TINY, TINY.changed(dataset="mnist")], jobs=2))
+    assert runs.find(TINY) is not None
+
+
+def test_no_process_is_no_way_to_compute():
+    with pytest.raises(ValueError, match="at least one process"):
+        list(schedule.compute_all([TINY], jobs=0))
