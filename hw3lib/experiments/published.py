@@ -34,7 +34,7 @@ from hw3lib.runs import Settings
 EPOCHS = 80
 """Of the VAE with 20 latent dimensions; the notebooks have the same default."""
 
-PLANE_EPOCHS = 10
+PLANE_EPOCHS = 80
 """Of the VAE with two, likewise."""
 
 COMPARE_EPOCHS = 10
