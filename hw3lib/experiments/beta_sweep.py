@@ -18,7 +18,7 @@ from hw3lib.vae import VAE, mean_image
 BETAS = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0)
 """The sweep of question 1.11."""
 
-SWEEP_EPOCHS = 2
+SWEEP_EPOCHS = 20
 """Epochs of each training of the sweep."""
 
 FACTORS = ("slant", "stroke width", "breadth", "height")
