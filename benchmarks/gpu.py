@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 
+from benchmarks.timing import seconds
 from hw3lib import data
 from hw3lib.attacks import PGD
 from hw3lib.defenses import JoinedBatch
@@ -37,15 +36,15 @@ def seconds_on_gpu(name: str) -> float | None:
         "PGD-10 defence, 30 epochs": TrainResNet(augmented=True, defense=JoinedBatch(ATTACK)),
     }
     if name in trainings:
-        started = time.perf_counter()
-        trainings[name].compute(Context(device="cuda"))
-        return time.perf_counter() - started
+        return seconds(lambda: trainings[name].compute(Context(device="cuda")))
     model = pretraining().build(torch.device("cuda")).eval().requires_grad_(False)
     found = data.load("cifar10").to("cuda")
     x, y = data.to_pixels(found.x_test), found.y_test
+
+    def attack() -> None:
+        withstood(model, ATTACK, x, y)
+        torch.cuda.synchronize()
+
     withstood(model, ATTACK, x[:500], y[:500])  # the first call chooses algorithms
     torch.cuda.synchronize()
-    started = time.perf_counter()
-    withstood(model, ATTACK, x, y)
-    torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return seconds(attack)

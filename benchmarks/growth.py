@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from functools import partial
 
 import torch
 
-from benchmarks.rows import EIGHT, Bench
-from hw3lib import data, training
+from benchmarks.rows import EIGHT, Bench, train
+from benchmarks.timing import seconds
+from hw3lib import data
 from hw3lib.attacks import PGD
 from hw3lib.experiments.vae_training import TrainVAE
 from hw3lib.robustness import withstood
@@ -34,13 +34,6 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 withstood(model, PGD(8 / 255, steps=2), x, y, batch_size=100)
 print(json.dumps([before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
 """
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """How long a call takes."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def attack_growth(bench: Bench) -> dict[str, dict[str, float]]:
@@ -69,14 +62,12 @@ def epoch_growth(bench: Bench) -> dict[str, float]:
     settings = TrainVAE()
     images = data.quantize(bench.digits[:1024])
 
-    def train(epochs: int) -> None:
+    def work(epochs: int) -> None:
         model, optimizer = settings.build(torch.device("cpu"))
         objective = settings.objective(images, images[:8])
-        training.fit(
-            model, objective, optimizer, epochs=epochs, batch_size=128, seed=0, select="bpd"
-        )
+        train(model, objective, optimizer, select="bpd", epochs=epochs)
 
-    return {str(epochs): seconds(lambda e=epochs: train(e)) for epochs in (1, 2, 4)}  # type: ignore[misc]
+    return {str(epochs): seconds(partial(work, epochs)) for epochs in (1, 2, 4)}
 
 
 def peak_memory(sizes: tuple[int, ...] = (500, 1000, 2000)) -> dict[str, float]:

@@ -6,7 +6,6 @@ import copy
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import textbook
-from benchmarks.timing import Row, alternate
+from benchmarks.timing import Row, alternate, seconds
 from hw3lib import data, training
 from hw3lib.attacks import FGSM, PGD
 from hw3lib.defenses import ImageObjective, JoinedBatch, Standard
@@ -102,6 +101,20 @@ def _first_of(*names: str) -> data.Dataset:
     return data.load(names[-1])
 
 
+def train(
+    model: torch.nn.Module,
+    objective: training.Objective,
+    optimizer: torch.optim.Optimizer,
+    *,
+    select: str,
+    epochs: int = 1,
+) -> training.Progress:
+    """Our loop with the course's batch size."""
+    return training.fit(
+        model, objective, optimizer, epochs=epochs, batch_size=128, seed=0, select=select
+    )
+
+
 def vae_epoch(bench: Bench) -> Row:
     """One pass of training of the VAE of question 1.8."""
     settings = TrainVAE(epochs=1)
@@ -115,16 +128,7 @@ def vae_epoch(bench: Bench) -> Row:
     def ours() -> float:
         model, optimizer = settings.build(torch.device("cpu"))
         objective = settings.objective(data.quantize(images), held_out[:8])
-        training.fit(
-            model,
-            objective,
-            optimizer,
-            epochs=1,
-            batch_size=128,
-            seed=0,
-            select="bpd",
-            label="ours",
-        )
+        train(model, objective, optimizer, select="bpd")
         return score(model)
 
     def theirs() -> float:
@@ -178,16 +182,7 @@ def _classifier_row(
         objective = ImageObjective((images, labels), held_out, defense, augmented=True)
         steps = -(-num // settings.batch_size)
         optimizer, _ = settings.optimizer(model, steps)
-        progress = training.fit(
-            model,
-            objective,
-            optimizer,
-            epochs=1,
-            batch_size=128,
-            seed=0,
-            select="error",
-            label="ours",
-        )
+        progress = train(model, objective, optimizer, select="error")
         return float(progress.history[-1]["train_loss"] or 0)
 
     def theirs() -> float:
@@ -310,12 +305,11 @@ def steps_sweep(bench: Bench) -> Row:
 
 def seconds_of(code: list[str], rounds: int) -> float:
     """Median seconds of a Python process."""
-    found = []
-    for _ in range(rounds):
-        started = time.perf_counter()
+
+    def start() -> None:
         subprocess.run([sys.executable, *code], check=True, capture_output=True)
-        found.append(time.perf_counter() - started)
-    return statistics.median(found)
+
+    return statistics.median(seconds(start) for _ in range(rounds))
 
 
 def startup(rounds: int) -> dict[str, float]:

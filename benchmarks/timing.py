@@ -68,6 +68,13 @@ class Row:
         return self.agrees and self.ratio >= self.target
 
 
+def seconds(work: Callable[[], object]) -> float:
+    """How long a call takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
 def alternate(
     ours: Callable[[], float], theirs: Callable[[], float], rounds: int
 ) -> tuple[Outcome, Outcome]:

@@ -31,7 +31,7 @@ class Claim(BaseModel):
         question: of the homework, such as "1.8".
         source: who says it, the "report" or this "book".
         claim: the statement, one sentence.
-        figure: label of the figure, or name of the page, that shows the evidence.
+        figure: label of the figure that shows the evidence.
         evidence: Python expression over the names of stored runs. It is a number, an array of
             independent values (one an image, or a block of images), or an `Interval`.
         above, below: the ends between which the quantity has to lie; one may be missing.

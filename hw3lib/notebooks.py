@@ -58,22 +58,9 @@ def glued(notebook: Path) -> dict[str, str]:
     """The numbers and words that an executed notebook quotes in its prose, by name.
 
     Raises:
-        ValueError: the file is not an executed notebook.
+        ValueError: the file is not a notebook that papermill executed.
     """
-    try:
-        content = json.loads(notebook.read_text(encoding="utf-8"))
-        outputs = [o for cell in content["cells"] for o in cell.get("outputs", [])]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{notebook} is not a readable notebook ({error}); execute it again"
-        ) from error
-    found = {}
-    for output in outputs:
-        name = output.get("metadata", {}).get("scrapbook", {}).get("name")
-        text = output.get("data", {}).get(f"{MIME_PREFIX}text/plain")
-        if name and text:
-            found[name] = str(ast.literal_eval("".join(text)))
-    return found
+    return _read(notebook)[2]
 
 
 def summary(notebooks: Iterable[Path]) -> pd.DataFrame:
@@ -89,33 +76,38 @@ def summary(notebooks: Iterable[Path]) -> pd.DataFrame:
         ValueError: a file is unreadable, or two are the same notebook with the same parameters.
     """
     values: dict[tuple[str, str], list[float]] = {}
-    seen: dict[str, Path] = {}
+    seen: dict[tuple[str, str], Path] = {}
     for path in notebooks:
-        identity = _identity(path)
-        if identity in seen:
-            raise ValueError(f"{path} and {seen[identity]} are the same execution; leave one out")
-        seen[identity] = path
-        for name, text in glued(path).items():
+        origin, parameters, quoted = _read(path)
+        if twin := seen.get((origin, parameters)):
+            raise ValueError(f"{path} and {twin} are the same execution; leave one out")
+        seen[origin, parameters] = path
+        for name, text in quoted.items():
             number = pd.to_numeric(text.split(" [")[0].replace(",", ""), errors="coerce")
             if pd.notna(number):
-                values.setdefault((_origin(path), name), []).append(float(number))
+                values.setdefault((origin, name), []).append(float(number))
     rows = {key: vars(mean_interval(found)) for key, found in sorted(values.items())}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high", "n"])
     table.index = pd.MultiIndex.from_tuples(table.index, names=["notebook", "name"])
     return table.rename(columns={"value": "mean"})
 
 
-def _papermill(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[str, str, dict[str, str]]:
+    """Which notebook was executed, with which parameters (as JSON), and what it quotes."""
     try:
-        record: dict[str, Any] = json.loads(path.read_text("utf-8"))["metadata"]["papermill"]
+        content = json.loads(path.read_text(encoding="utf-8"))
+        record = content["metadata"]["papermill"]
+        origin = Path(record["input_path"]).stem
+        parameters = json.dumps(record["parameters"], sort_keys=True)
+        outputs = [output for cell in content["cells"] for output in cell.get("outputs", [])]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} was not made by papermill; execute it again") from error
-    return record
-
-
-def _origin(path: Path) -> str:
-    return Path(_papermill(path)["input_path"]).stem
-
-
-def _identity(path: Path) -> str:
-    return json.dumps([_origin(path), _papermill(path)["parameters"]], sort_keys=True)
+        raise ValueError(
+            f"{path} is not a readable notebook that papermill executed ({error}); execute it again"
+        ) from error
+    quoted = {}
+    for output in outputs:
+        name = output.get("metadata", {}).get("scrapbook", {}).get("name")
+        text = output.get("data", {}).get(f"{MIME_PREFIX}text/plain")
+        if name and text:
+            quoted[name] = str(ast.literal_eval("".join(text)))
+    return origin, parameters, quoted

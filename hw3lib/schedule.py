@@ -52,8 +52,7 @@ def compute_all(
         raise ValueError(f"jobs={jobs}: need at least one process")
     if jobs == 1:
         for settings in wanted:
-            _check_time(deadline)
-            yield runs.compute(settings, device=device, deadline=deadline)
+            yield _compute(settings, device, deadline)
         return
     left, running = list(wanted), dict[Future[Run], Settings]()
     late: OutOfTime | None = None
@@ -78,13 +77,9 @@ def compute_all(
 
 
 def _compute(settings: Settings, device: str | None, deadline: float | None) -> Run:
-    _check_time(deadline)
-    return runs.compute(settings, device=device, deadline=deadline)
-
-
-def _check_time(deadline: float | None) -> None:
     if deadline is not None and time.monotonic() > deadline:
         raise OutOfTime("the time budget is used up")
+    return runs.compute(settings, device=device, deadline=deadline)
 
 
 def _share_cores(jobs: int) -> None:

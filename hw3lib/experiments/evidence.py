@@ -15,8 +15,7 @@ from hw3lib import claims, report, runs, stats
 from hw3lib.bounds import bits_per_dim
 from hw3lib.claims import Claim, Judgement
 from hw3lib.experiments import manifold, published
-from hw3lib.experiments.attacked import outcomes
-from hw3lib.experiments.beta_sweep import exchange_rates, factor_alignment
+from hw3lib.experiments.beta_sweep import factor_alignment
 from hw3lib.experiments.classifier import TrainClassifier, load_classifier, predict
 from hw3lib.experiments.published import Named
 from hw3lib.experiments.sample_quality import blocks_of, early_excess
@@ -98,14 +97,6 @@ def scores_of(sweep: Sequence[Run], name: str) -> NDArray[np.float64]:
     return np.array([run.results["test"][name] for run in sweep])
 
 
-def gain(after: Run, before: Run, attack: str) -> NDArray[np.float64]:
-    """By image: 1 if only the first network is right under an attack, -1 if only the second is.
-
-    The mean is the difference of their accuracies, paired over images.
-    """
-    return outcomes(after)[attack].astype(float) - outcomes(before)[attack]
-
-
 def tiles(plane: Run, size: int = 20) -> NDArray[np.float64]:
     """Mean images of the two-dimensional manifold, (size, size, 28, 28) in 0..15."""
     return _tiles(cast(TrainVAE, plane.settings), size).double().numpy()
@@ -126,8 +117,8 @@ def _tiles(plane: TrainVAE, size: int) -> Tensor:
 FUNCTIONS: dict[str, Callable[..., Any] | Any] = {
     function.__name__: function
     for function in (
-        blocks_of, early_excess, exchange_rates, factor_alignment, gain, history, outcomes,
-        scores_of, tile_classes, tiles, train_bpd,
+        blocks_of, early_excess, factor_alignment, history, scores_of, tile_classes, tiles,
+        train_bpd,
     )
 } | {
     "np": np,

@@ -73,7 +73,8 @@ def published(seeds: Sequence[int] = (0,)) -> Iterator[Published]:
             for settings in asked if isinstance(asked, tuple) else (asked,):
                 if settings not in listed:
                     listed.add(settings)
-                    yield Published(settings, weights=seed == 0 and name in WITH_WEIGHTS)
+                    first = getattr(settings, "seed", 0) == 0  # the classifier's is 0 for all
+                    yield Published(settings, weights=first and name in WITH_WEIGHTS)
 
 
 def named(seed: int) -> dict[str, Named]:
