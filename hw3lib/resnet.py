@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
+
+from hw3lib.convolution import Conv3x3
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.247, 0.243, 0.261)
@@ -32,36 +33,6 @@ class Normalize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
-
-
-class SmallMapConv2d(nn.Conv2d):
-    """A 3 x 3 convolution with padding 1 that on a 2 x 2 map of a CPU is one matrix product.
-
-    On so small a map every output sees every input, and five ninths of a convolution's products
-    are with padding. As a dense layer it takes a third of the time and gives the same up to
-    rounding.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Of few images the matrix would cost more to lay out than it saves.
-        if x.shape[2:] != (2, 2) or x.device.type != "cpu" or len(x) < 32:
-            return super().forward(x)
-        n, channels = len(x), self.out_channels
-        taps = self.weight.permute(2, 3, 0, 1)  # (3, 3, out, in)
-        # Output (a, b) takes input (c, d) by the tap (c - a + 1, d - b + 1): (a, b, c, d, out, in).
-        windows = [[taps[1 - a : 3 - a, 1 - b : 3 - b] for b in (0, 1)] for a in (0, 1)]
-        dense = torch.stack([torch.stack(row) for row in windows])
-        dense = dense.permute(2, 3, 5, 0, 1, 4).reshape(4 * x.shape[1], 4 * channels)
-        out = x.permute(0, 2, 3, 1).reshape(n, -1) @ dense
-        return out.view(n, 2, 2, channels).permute(0, 3, 1, 2)
-
-    @classmethod
-    def like(cls, conv: nn.Conv2d) -> SmallMapConv2d:
-        """The same convolution with the same weights."""
-        size = (conv.in_channels, conv.out_channels)
-        twin: SmallMapConv2d = skip_init(cls, *size, 3, padding=1, bias=False)
-        twin.weight = conv.weight
-        return twin
 
 
 class ResNet(nn.Module):
@@ -124,6 +95,6 @@ def _stage(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequ
     for block in stage:
         assert isinstance(block, BasicBlock)
         if block.stride == 1:
-            block.conv1 = SmallMapConv2d.like(block.conv1)
-        block.conv2 = SmallMapConv2d.like(block.conv2)
+            block.conv1 = Conv3x3.like(block.conv1)
+        block.conv2 = Conv3x3.like(block.conv2)
     return stage

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.models import resnet18 as torchvision_resnet18
 
-from hw3lib.resnet import CIFAR10_MEAN, CIFAR10_STD, Normalize, ResNet, SmallMapConv2d
+from hw3lib.resnet import CIFAR10_MEAN, CIFAR10_STD, Normalize, ResNet
 
 
 def course_network():
@@ -72,25 +72,3 @@ def test_torchvision_is_imported_only_when_a_network_is_built():
         "from hw3lib.resnet import ResNet\nResNet(width=2, blocks=1)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.mark.parametrize("size", [(64, 2), (40, 4), (3, 2)], ids=str)
-def test_a_convolution_on_a_small_map_is_that_convolution(size):
-    num, side = size
-    torch.manual_seed(0)
-    plain = torch.nn.Conv2d(5, 7, 3, padding=1, bias=False).double()
-    ours = SmallMapConv2d.like(plain)
-    x = torch.randn(num, 5, side, side, dtype=torch.float64, requires_grad=True)
-    results = [conv(x) for conv in (plain, ours)]
-    assert torch.allclose(*results, atol=1e-12)
-    direction = torch.randn_like(results[0])
-    gradients = [torch.autograd.grad(y, (x, plain.weight), direction) for y in results]
-    for ours_, theirs in zip(*gradients, strict=True):
-        assert torch.allclose(ours_, theirs, atol=1e-12)
-
-
-def test_making_a_convolution_for_small_maps_draws_no_random_numbers():
-    conv = torch.nn.Conv2d(2, 2, 3, padding=1, bias=False)
-    before = torch.get_rng_state()
-    SmallMapConv2d.like(conv)
-    assert torch.equal(before, torch.get_rng_state())

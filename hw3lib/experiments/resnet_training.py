@@ -195,7 +195,7 @@ def pretraining(seed: int = 0) -> TrainResNet:
     return TrainResNet(
         defense=Standard(label_smoothing=0.1),
         augmented=True,
-        epochs=30,
+        epochs=40,
         batch_size=128,
         learning_rate=0.1,
         nesterov=True,
