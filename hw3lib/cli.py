@@ -62,13 +62,9 @@ def notebook_command(
     ] = None,
 ) -> None:
     """Execute a notebook with other parameters; one that it does not have is an error."""
-    import yaml
-
     from hw3lib import notebooks
 
-    words = _assignments(parameters or [])
-    values = {name: yaml.safe_load(value) for name, value in words.items()}
-    typer.echo(notebooks.execute(notebook, output, values))
+    typer.echo(notebooks.execute(notebook, output, _assignments(parameters or [])))
 
 
 @app.command("summary")
@@ -228,17 +224,22 @@ def _parse(experiment: str, assignments: Sequence[str]) -> Settings:
     _load_experiments()
     if experiment not in Settings.kinds:
         raise ValueError(f"no experiment {experiment!r}; there are {', '.join(Settings.kinds)}")
-    values: dict[str, Any] = {**_assignments(assignments)}
-    return Settings.kinds[experiment](**values)
+    return Settings.kinds[experiment](**_assignments(assignments))
 
 
-def _assignments(words: Sequence[str]) -> dict[str, str]:
+def _assignments(words: Sequence[str]) -> dict[str, Any]:
+    """Names and values of words such as seed=3 or defense={kind: standard}; values are YAML."""
+    import yaml
+
     values = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:
             raise ValueError(f"{word!r} is not name=value")
-        values[name] = value
+        try:
+            values[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{word!r}: its value is not YAML ({error})") from error
     return values
 
 

@@ -1,6 +1,7 @@
 """The command line finds, computes, shows and verifies runs; errors are one line."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,8 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from hw3lib import cli, data, runs
+from hw3lib.defenses import Standard
 from hw3lib.experiments import published as plan
 from hw3lib.experiments.marginal_likelihood import PosteriorGrid
+from hw3lib.experiments.resnet_training import TrainResNet
 from hw3lib.experiments.vae_training import TrainVAE
 
 TINY = TrainVAE(dataset="digits", latent_dim=2, num_filters=2, epochs=1)
@@ -39,6 +42,18 @@ def test_a_run_is_computed_listed_shown_and_verified():
     verified = invoke("runs", "verify")
     assert verified.exit_code == 0
     assert verified.output.startswith(f"ok     {TINY.key}")
+
+
+def test_settings_within_settings_are_written_as_yaml():
+    words = ["learning_rate=1e-3", "defense={kind: standard, label_smoothing: 0.1}"]
+    parsed = cli._parse("resnet_training", words)
+    assert parsed == TrainResNet(learning_rate=1e-3, defense=Standard(label_smoothing=0.1))
+
+
+@pytest.mark.parametrize("word", ["defense={kind: standard", "epochs"])
+def test_a_word_that_is_not_an_assignment_is_refused_by_name(word):
+    with pytest.raises(ValueError, match="^" + re.escape(repr(word))):
+        cli._parse("resnet_training", [word])
 
 
 def test_a_stale_run_fails_verification_and_is_named():
