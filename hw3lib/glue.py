@@ -6,6 +6,7 @@ that the notebooks run in Colab with nothing but this package.
 
 from __future__ import annotations
 
+import html
 import inspect
 import textwrap
 from typing import Any
@@ -26,6 +27,18 @@ def glue(name: str, value: Any, spec: str = "") -> None:
     text = format(value, spec)
     metadata = {"scrapbook": {"name": name, "mime_prefix": MIME_PREFIX}}
     display({f"{MIME_PREFIX}text/plain": repr(text)}, raw=True, metadata=metadata)
+
+
+def show_table(table: Any, source: str) -> None:
+    """Show a table, and below it in small print where its numbers come from.
+
+    Args:
+        table: a data frame, or whatever a notebook can show.
+        source: such as `hw3lib.runs.source` gives.
+    """
+    display(table)
+    line = f'<p class="source">{html.escape(source)}</p>'
+    display({"text/plain": source, "text/html": line}, raw=True)
 
 
 def show_source(*objects: Any) -> None:

@@ -412,6 +412,26 @@ def published_seeds(settings: Settings, seeds: Iterable[int] = range(10)) -> lis
     return [asked, *(other for other in found if other and other.published)]
 
 
+def source(*used: Run) -> str:
+    """One line for the foot of a figure or table: which runs, seeds, devices and versions.
+
+    Without runs it says that the numbers were computed where they are shown.
+    """
+    if not used:
+        return f"Computed on this page · hw3lib {hw3lib.__version__}"
+    keys = list(dict.fromkeys(run.key[:8] for run in used))
+    seeds = {run.settings.seed for run in used if hasattr(run.settings, "seed")}
+    devices = {run.provenance["device"] for run in used}
+    versions = {run.provenance["version"] for run in used}
+    parts = [
+        f"Run{'s' * (len(keys) > 1)} {', '.join(keys)}",
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))}" if seeds else "",
+        "; ".join(sorted(devices)),
+        f"hw3lib {', '.join(sorted(versions))}",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
 def stored_runs(root: Path | None = None) -> Iterator[Run]:
     """All readable runs below `root`; default all that are published, then all cached ones."""
     for folder in [root] if root else [PUBLISHED, cache_dir()]:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from hw3lib import figures
 
@@ -46,3 +47,22 @@ def test_contours_of_a_gaussian_hold_their_share_of_it():
         inside = ((draws - patch.center) / [patch.width / 2, patch.height / 2]) ** 2
         assert (inside.sum(1) <= 1).mean() == pytest.approx(share, abs=0.015)
     plt.close(fig)
+
+
+def test_a_signed_figure_says_its_source_on_the_picture_and_in_the_file(tmp_path):
+    source = "Runs 01234567, 89abcdef · seed 0 · cpu, 1 threads · hw3lib 0.1.0"
+    with plt.rc_context():
+        figures.use_style()
+        fig, ax = plt.subplots(figsize=(2, 1))
+        ax.plot([0, 1])
+        unsigned, signed = tmp_path / "unsigned.png", tmp_path / "signed.png"
+        fig.savefig(unsigned)
+        figures.sign(fig, source)
+        fig.savefig(signed)
+    with Image.open(unsigned) as before, Image.open(signed) as after:
+        assert "Source" not in before.info
+        assert after.info["Source"] == source
+        # The line is below the figure, in rows of its own, and does not make it wider.
+        assert after.height > before.height
+        assert after.width <= before.width + 5
+    assert " ".join(fig.texts[0].get_text().split()) == source

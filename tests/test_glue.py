@@ -17,6 +17,18 @@ def test_a_glued_value_is_stored_under_its_name():
     assert output.metadata["scrapbook"] == {"name": "test_bpd", "mime_prefix": MIME_PREFIX}
 
 
+def test_a_table_is_followed_by_its_source():
+    code = (
+        "import pandas as pd\nfrom hw3lib.glue import show_table\n"
+        "show_table(pd.DataFrame({'a': [1]}), 'Run 01234567 · <cpu>')"
+    )
+    notebook = NotebookClient(new_notebook(cells=[new_code_cell(code)])).execute()
+    table, line = notebook.cells[0].outputs
+    assert 'class="dataframe"' in table.data["text/html"]
+    assert line.data["text/plain"] == "Run 01234567 · <cpu>"
+    assert line.data["text/html"] == '<p class="source">Run 01234567 · &lt;cpu&gt;</p>'
+
+
 def test_gluing_does_not_import_sphinx():
     code = "import sys, hw3lib.glue; sys.exit(any(m in sys.modules for m in ('sphinx', 'myst_nb')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,6 +1,7 @@
 """A run is found by its settings or computed; damage and staleness are noticed."""
 
 import json
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from annotated_types import Gt
 from pydantic import ValidationError
 
+import hw3lib
 from hw3lib import bounds, runs
 from hw3lib.experiments.published import published
 from hw3lib.experiments.vae_training import TrainVAE
@@ -111,6 +113,19 @@ def test_provenance_says_where_a_result_comes_from():
     assert {"version", "commit", "data", "device", "python", "torch", "seconds", "finished"} == set(
         made
     )
+
+
+def test_the_source_of_several_runs_is_one_line():
+    first = runs.run(Square())
+    second = replace(
+        first, settings=Square(seed=3), provenance=first.provenance | {"device": "gpu"}
+    )
+    line = runs.source(first, second, first)
+    assert line == (
+        f"Runs {first.key[:8]}, {second.key[:8]} · seeds 0, 3 · {first.provenance['device']}; gpu"
+        f" · hw3lib {hw3lib.__version__}"
+    )
+    assert runs.source() == f"Computed on this page · hw3lib {hw3lib.__version__}"
 
 
 @pytest.mark.parametrize("suffix", ["npz", "safetensors", "json"])

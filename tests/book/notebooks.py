@@ -1,10 +1,14 @@
 """The book's notebooks, and what is wrong with one as it is committed."""
 
+import base64
 import re
+from collections.abc import Collection
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "book"
@@ -89,6 +93,31 @@ def figure_faults(notebook: NotebookNode) -> list[str]:
         if any(mime.startswith(f"{GLUED}image/") for mime in output.get("data", {})):
             name = output.metadata.scrapbook.name
             faults += glued_figure_faults(name, text)
+    return faults
+
+
+def source_faults(notebook: NotebookNode, stored: Collection[str]) -> list[str]:
+    """Every figure and table names its source; the runs that it names are among the stored keys."""
+    faults = []
+    for cell in code_cells(notebook):
+        where = f"cell {cell.execution_count}"
+        if "remove-cell" in tags(cell):
+            continue
+        datas = [output.get("data", {}) for output in cell.outputs]
+        for data, following in zip(datas, [*datas[1:], {}], strict=True):
+            if "image/png" in data:
+                picture = Image.open(BytesIO(base64.b64decode(data["image/png"])))
+                source = picture.info.get("Source", "")
+            elif 'class="dataframe"' in data.get("text/html", ""):
+                source = following.get("text/plain", "")
+            else:
+                continue
+            named = re.match(r"Runs? ([0-9a-f, ]+) ·", source)
+            if not named and not source.startswith("Computed on this page"):
+                faults.append(f"{where} shows a figure or table without its source")
+            for key in named[1].split(", ") if named else ():
+                if not any(name.startswith(key) for name in stored):
+                    faults.append(f"{where} names the run {key}, which is not published")
     return faults
 
 

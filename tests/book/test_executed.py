@@ -1,5 +1,6 @@
 import pytest
 
+from hw3lib.runs import PUBLISHED
 from tests.book.notebooks import (
     NOTEBOOKS,
     QUESTIONS,
@@ -7,6 +8,7 @@ from tests.book.notebooks import (
     figure_faults,
     layout_faults,
     read,
+    source_faults,
 )
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -26,3 +28,9 @@ def test_notebook_has_its_fixed_parts(path):
 @every_notebook
 def test_every_figure_has_caption_and_alt_text(path):
     assert figure_faults(read(path)) == []
+
+
+@every_notebook
+def test_every_figure_and_table_names_its_source(path):
+    stored = [run.stem for run in PUBLISHED.glob("*/*.json")]
+    assert source_faults(read(path), stored) == []
