@@ -5,10 +5,13 @@ On GPUs, and on CPUs that multiply bfloat16, the libraries' own convolutions are
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.utils import skip_init
 
 MIN_IMAGES = 32
@@ -18,7 +21,10 @@ MIN_CHANNELS = 64
 """With fewer channels the transforms of the images would."""
 
 TILE = 4
-"""Outputs of a tile along each axis; it reads TILE + 2 inputs."""
+"""Outputs of a tile along each axis."""
+
+POINTS = TILE + 2
+"""Inputs of a tile along each axis, and products."""
 
 TILES_AT_ONCE = 128
 """So many, with all their channels, fit into the cache of one core and fill a matrix product."""
@@ -44,6 +50,9 @@ _OUTPUT = torch.tensor(
     [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
     dtype=torch.float32,
 )
+
+
+Kind = Literal["input", "output"]
 
 
 class Conv3x3(nn.Conv2d):
@@ -104,24 +113,72 @@ def winograd(x: Tensor, weight: Tensor) -> Tensor:
         weight: (out, in, 3, 3).
     """
     channels_out, channels = weight.shape[:2]
-    rows, columns = (size // TILE for size in x.shape[2:])
-    points = TILE + 2
     taps = torch.kron(_TAPS, _TAPS) @ weight.permute(2, 3, 1, 0).reshape(9, -1)
-    taps = taps.view(points**2, channels, channels_out)
-    (down, down_back), (along, along_back) = _transforms(rows), _transforms(columns)
-    outputs = []
-    for part in x.permute(0, 2, 3, 1).split(max(TILES_AT_ONCE // (rows * columns), 1)):
-        n = len(part)
-        tiles = _left(down, part.reshape(n, TILE * rows, -1))
-        tiles = _left(along, tiles.view(-1, TILE * columns, channels))
-        tiles = tiles.view(n, rows, points, columns, points, channels)
-        tiles = tiles.permute(2, 4, 0, 1, 3, 5).reshape(points**2, -1, channels)
-        tiles = torch.bmm(tiles, taps).view(points, points, n, rows, columns, channels_out)
-        tiles = tiles.permute(2, 3, 0, 4, 1, 5).reshape(-1, points * columns, channels_out)
-        out = _left(along_back, tiles).view(n, points * rows, -1)
-        out = _left(down_back, out)
-        outputs.append(out.view(n, TILE * rows, TILE * columns, channels_out))
-    return torch.cat(outputs).permute(0, 3, 1, 2)
+    taps = taps.view(POINTS**2, channels, channels_out)
+    out: Tensor = _Tiled.apply(x.permute(0, 2, 3, 1), taps)
+    return out.permute(0, 3, 1, 2)
+
+
+class _Tiled(torch.autograd.Function):
+    """Images (N, height, width, in) and transformed taps (36, in, out) to (N, height, width, out).
+
+    Autograd would find the same gradients, but lay every chunk out once more.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, taps: Tensor) -> Tensor:
+        n, height, width, _ = x.shape
+        out = x.new_empty(n, height, width, taps.shape[2])
+        chunks = []
+        for images, results in _chunks(x, out):
+            chunks.append(_to_points(images, "input"))
+            _from_points(chunks[-1] @ taps, "output", results)
+        ctx.save_for_backward(taps, *chunks)
+        ctx.shape = x.shape
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        taps, *chunks = ctx.saved_tensors
+        for_x, for_taps = ctx.needs_input_grad
+        grad_x = gradient.new_empty(ctx.shape) if for_x else None
+        grad_taps = torch.zeros_like(taps) if for_taps else None
+        target = gradient if grad_x is None else grad_x
+        for points, (part, result) in zip(chunks, _chunks(gradient, target), strict=True):
+            back = _to_points(part, "output")
+            if grad_taps is not None:
+                grad_taps.baddbmm_(points.transpose(1, 2), back)
+            if grad_x is not None:
+                _from_points(back @ taps.transpose(1, 2), "input", result)
+        return grad_x, grad_taps
+
+
+def _chunks(x: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and their results, as many at a time as fit into the cache."""
+    images = max(TILES_AT_ONCE * TILE**2 // (x.shape[1] * x.shape[2]), 1)
+    return zip(x.split(images), out.split(images), strict=True)
+
+
+def _to_points(images: Tensor, kind: Kind) -> Tensor:
+    """Images (N, height, width, channels) to the points of their tiles, (36, N tiles, channels)."""
+    n, height, width, channels = images.shape
+    rows, columns = height // TILE, width // TILE
+    points = _left(_axis(kind, rows), images.reshape(n, height, -1))
+    points = _left(_axis(kind, columns), points.view(-1, width, channels))
+    points = points.view(n, rows, POINTS, columns, POINTS, channels)
+    return points.permute(2, 4, 0, 1, 3, 5).reshape(POINTS**2, -1, channels)
+
+
+def _from_points(points: Tensor, kind: Kind, out: Tensor) -> None:
+    """Points (36, N tiles, channels) to the pixels of `out`, (N, height, width, channels)."""
+    n, height, width, channels = out.shape
+    rows, columns = height // TILE, width // TILE
+    points = points.view(POINTS, POINTS, n, rows, columns, channels)
+    points = points.permute(2, 3, 0, 4, 1, 5).reshape(-1, columns * POINTS, channels)
+    pixels = _left(_axis(kind, columns).T, points).view(n, rows * POINTS, -1)
+    matrix = _axis(kind, rows).T
+    torch.bmm(matrix.expand(n, -1, -1), pixels, out=out.view(n, height, -1))
 
 
 def _left(matrix: Tensor, batch: Tensor) -> Tensor:
@@ -130,13 +187,16 @@ def _left(matrix: Tensor, batch: Tensor) -> Tensor:
 
 
 @lru_cache
-def _transforms(tiles: int) -> tuple[Tensor, Tensor]:
-    """An axis of pixels to the points of its tiles, and the points of results back to pixels.
+def _axis(kind: Kind, tiles: int) -> Tensor:
+    """Pixels of an axis to the points of its tiles, (6 tiles, 4 tiles).
 
-    The padding is left out of the first: (6 tiles, 4 tiles), and (4 tiles, 6 tiles).
+    Of "input": tiles overlap by two pixels, and the padding is left out. Of "output": the
+    transpose of what makes pixels from points.
     """
-    there = torch.zeros(tiles, TILE + 2, TILE * tiles + 2)
+    if kind == "output":
+        blocks: Tensor = torch.block_diag(*[_OUTPUT.T] * tiles)
+        return blocks
+    points = torch.zeros(tiles, POINTS, TILE * tiles + 2)
     for tile in range(tiles):
-        there[tile, :, TILE * tile : TILE * (tile + 1) + 2] = _INPUT
-    there = there.flatten(0, 1)[:, 1:-1].contiguous()
-    return there, torch.block_diag(*[_OUTPUT] * tiles)
+        points[tile, :, TILE * tile : TILE * tile + POINTS] = _INPUT
+    return points.flatten(0, 1)[:, 1:-1].contiguous()

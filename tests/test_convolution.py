@@ -40,6 +40,17 @@ def test_tiled_it_is_that_convolution_up_to_rounding(shape, memory):
     assert max(largest_differences(conv2d(WIDE), x)) < 1e-5
 
 
+@pytest.mark.parametrize("frozen", ["weights", "images"])
+def test_a_gradient_that_is_not_needed_changes_nothing(frozen):
+    plain = conv2d(WIDE)
+    x = torch.randn(MANY, WIDE[0], 4, 4, requires_grad=True)
+    needed = x if frozen == "weights" else plain.weight
+    both = torch.autograd.grad(Conv3x3.like(plain)(x).square().sum(), needed)
+    (plain.weight if frozen == "weights" else x).requires_grad_(False)
+    alone = torch.autograd.grad(Conv3x3.like(plain)(x).square().sum(), needed)
+    assert torch.equal(*both, *alone)
+
+
 @pytest.mark.parametrize(
     ("num", "channels", "side", "dtype", "way"),
     [
