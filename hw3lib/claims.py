@@ -78,13 +78,6 @@ class Claim(BaseModel):
             return f"above {self.above:g}"
         return f"between {self.above:g} and {self.below:g}"
 
-    @property
-    def names(self) -> set[str]:
-        """The names in the evidence that it does not bind itself."""
-        nodes = [n for n in ast.walk(ast.parse(self.evidence)) if isinstance(n, ast.Name)]
-        bound = {node.id for node in nodes if isinstance(node.ctx, ast.Store)}
-        return {node.id for node in nodes} - bound
-
 
 @dataclass(frozen=True)
 class Judgement:
@@ -133,20 +126,25 @@ def decide(quantity: Interval, low: float, high: float) -> Word:
 
 
 def judge(claim: Claim, seeds: Sequence[Names]) -> Judgement:
-    """Evaluate a claim's evidence for each seed, and decide.
+    """Evaluate a claim's evidence for each seed, and decide; see `measure`."""
+    return Judgement(claim, *measure(claim.evidence, seeds))
+
+
+def measure(evidence: str, seeds: Sequence[Names]) -> tuple[Interval, int]:
+    """A quantity with its interval, and the number of seeds that it rests on.
 
     Args:
-        claim: what is claimed.
+        evidence: an expression, as in `Claim`.
         seeds: for each seed of the trainings, what the names in the evidence stand for.
 
     Raises:
         ValueError: there is no seed, or the evidence is not a finite quantity.
     """
-    found = [evaluate(claim, names) for names in seeds]
+    found = [evaluate(evidence, names) for names in seeds]
     if not found:
-        raise ValueError(f"no evidence for {claim.claim!r}: its runs are not stored")
+        raise ValueError(f"no evidence for {evidence!r}: its runs are not stored")
     if len(found) > 1:  # how much trainings differ contains how much images do
-        return Judgement(claim, mean_interval([_centre(value) for value in found]), len(found))
+        return mean_interval([_centre(value) for value in found]), len(found)
     (only,) = found
     if isinstance(only, Interval):
         quantity = only
@@ -155,13 +153,20 @@ def judge(claim: Claim, seeds: Sequence[Names]) -> Judgement:
     else:
         quantity = Interval(float(only), np.nan, np.nan, 1)
     if not np.isfinite(quantity.value):
-        raise ValueError(f"the evidence for {claim.claim!r} is {quantity.value}")
-    return Judgement(claim, quantity, 1)
+        raise ValueError(f"the evidence {evidence!r} is {quantity.value}")
+    return quantity, 1
 
 
-def evaluate(claim: Claim, names: Names) -> Any:
-    """The value of a claim's evidence."""
-    return eval(claim.evidence, {name: names(name) for name in claim.names})
+def free_names(evidence: str) -> set[str]:
+    """The names in an expression that it does not bind itself."""
+    nodes = [node for node in ast.walk(ast.parse(evidence)) if isinstance(node, ast.Name)]
+    bound = {node.id for node in nodes if isinstance(node.ctx, ast.Store)}
+    return {node.id for node in nodes} - bound
+
+
+def evaluate(evidence: str, names: Names) -> Any:
+    """The value of an expression."""
+    return eval(evidence, {name: names(name) for name in free_names(evidence)})
 
 
 def as_table(judgements: Sequence[Judgement]) -> str:

@@ -26,6 +26,14 @@ def meaning(key: str) -> str:
     return str(_numbers()[key]["meaning"])
 
 
+def evidence() -> dict[str, str]:
+    """How our own runs measure the same: for each number, an expression as in the ledger of claims.
+
+    Numbers that are not the report's have none.
+    """
+    return {k: number["evidence"] for k, number in _numbers().items() if "evidence" in number}
+
+
 @lru_cache(maxsize=1)
 def _numbers() -> dict[str, Any]:
     content: dict[str, Any] = json.loads((PUBLISHED / "report.json").read_text())

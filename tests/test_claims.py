@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from hw3lib import claims, runs
+from hw3lib import claims, report, runs
 from hw3lib.claims import Claim
 from hw3lib.experiments import evidence
 from hw3lib.stats import Interval
@@ -53,7 +53,7 @@ def test_a_claim_without_evidence_or_ends_or_with_a_typed_verdict_is_refused(wro
 
 
 def test_names_that_an_expression_binds_itself_need_no_evidence():
-    assert claim(evidence="np.max([f(run) for run in sweep])").names == {"np", "f", "sweep"}
+    assert claims.free_names("np.max([f(run) for run in sweep])") == {"np", "f", "sweep"}
 
 
 def test_several_seeds_give_the_interval_over_seeds():
@@ -111,6 +111,26 @@ def test_the_text_of_a_claim_survives_a_table(judged):
     rows = claims.as_table(judged).splitlines()
     assert len(rows) == len(judged) + 2
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {8}
+
+
+def test_the_reports_numbers_are_compared_with_the_published_runs():
+    compared = {one.name: one for one in evidence.comparisons()}
+    assert compared.keys() == report.evidence().keys()
+    assert len(compared) >= 19  # four of question 1.8, fifteen of table 1
+    test = compared["q1.8.test_bpd"]
+    vae = evidence.lookup("vae", 0)
+    assert test.used[0] == vae
+    if test.seeds == 1:
+        assert test.ours.value == vae.results["test"]["bpd"]
+
+
+def test_a_number_outside_the_interval_is_marked(monkeypatch):
+    monkeypatch.setattr(report, "value", {"in": 0.5, "out": 0.7}.__getitem__)
+    ours = Interval(0.55, 0.45, 0.65, 3)
+    assert evidence.Comparison("out", ours, 3).outside
+    assert not evidence.Comparison("in", ours, 3).outside
+    assert evidence.Comparison("in", Interval(0.55, np.nan, np.nan, 1), 1).outside is None
+    assert evidence.Comparison("in").outside is None
 
 
 def test_a_false_number_in_a_stored_run_flips_a_verdict(judged, tmp_path, monkeypatch):

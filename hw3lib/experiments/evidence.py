@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
@@ -15,12 +16,14 @@ from hw3lib import claims, report, runs, stats
 from hw3lib.bounds import bits_per_dim
 from hw3lib.claims import Claim, Judgement
 from hw3lib.experiments import manifold, published
+from hw3lib.experiments.attacked import intervals
 from hw3lib.experiments.beta_sweep import factor_alignment
 from hw3lib.experiments.classifier import TrainClassifier, load_classifier, predict
 from hw3lib.experiments.published import Named
 from hw3lib.experiments.sample_quality import blocks_of, early_excess
 from hw3lib.experiments.vae_training import TrainVAE, load_vae
 from hw3lib.runs import Run
+from hw3lib.stats import Interval
 
 SEEDS = range(10)
 """Seeds whose runs are looked for."""
@@ -36,19 +39,70 @@ def ledger(path: str | Path, seeds: Iterable[int] = SEEDS) -> list[Judgement]:
 
 
 def judge(claim: Claim, seeds: Iterable[int] = SEEDS) -> Judgement:
-    """Judge a claim on every seed whose runs are all published.
+    """Judge a claim on every seed whose runs are all published; raises as `usable` does."""
+    return claims.judge(claim, _lookups(claim.evidence, seeds))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A number of the report beside ours.
+
+    Attributes:
+        name: of the number in `hw3lib.report`.
+        ours: with a 95 % interval over seeds where there are several, else over test images where
+            the number counts them; None if its runs are not published.
+        seeds: trainings that it rests on.
+        used: the runs of all these seeds.
+    """
+
+    name: str
+    ours: Interval | None = None
+    seeds: int = 0
+    used: tuple[Run, ...] = ()
+
+    @property
+    def outside(self) -> bool | None:
+        """Whether the report's number lies outside the interval; None if there is no interval."""
+        if self.ours is None or np.isnan(self.ours.low):
+            return None
+        return report.value(self.name) not in self.ours
+
+
+def comparisons(seeds: Iterable[int] = SEEDS) -> list[Comparison]:
+    """Every number of the report that our runs can be compared with."""
+    found = []
+    for name, expression in report.evidence().items():
+        if available := usable(expression, seeds):
+            measured = claims.measure(expression, _lookups(expression, seeds))
+            asked = claims.free_names(expression) - FUNCTIONS.keys()
+            used = [lookup(run, seed) for seed in available for run in sorted(asked)]
+            found.append(Comparison(name, *measured, tuple(used)))
+        else:
+            found.append(Comparison(name))
+    return found
+
+
+def usable(expression: str, seeds: Iterable[int] = SEEDS) -> list[int]:
+    """The seeds for which every run that an expression names is published.
+
+    Runs that do not depend on the seed are the same for all; they count once.
 
     Raises:
-        ValueError: the claim names something unknown, or no seed has its runs.
+        ValueError: it names something unknown.
     """
-    if unknown := claim.names - FUNCTIONS.keys() - named(0).keys():
-        raise ValueError(f"{claim.claim!r} names {', '.join(sorted(unknown))}: no run or function")
-    asked = claim.names - FUNCTIONS.keys()
-    # Runs that do not depend on the seed are the same for all; they count once.
-    keys = {seed: tuple(_key(named(seed)[name]) for name in sorted(asked)) for seed in seeds}
-    usable = [s for s in keys if all(_stored(named(s)[name]) for name in asked)]
-    distinct = {keys[seed]: seed for seed in reversed(usable)}
-    return claims.judge(claim, [partial(lookup, seed=seed) for seed in sorted(distinct.values())])
+    asked = claims.free_names(expression) - FUNCTIONS.keys()
+    if unknown := asked - named(0).keys():
+        raise ValueError(f"{expression!r} names {', '.join(sorted(unknown))}: no run or function")
+    distinct: dict[tuple[str, ...], int] = {}
+    for seed in seeds:
+        runs_of_seed = [named(seed)[name] for name in sorted(asked)]
+        if all(_stored(one) for one in runs_of_seed):
+            distinct.setdefault(tuple(map(_key, runs_of_seed)), seed)
+    return list(distinct.values())
+
+
+def _lookups(expression: str, seeds: Iterable[int]) -> list[claims.Names]:
+    return [partial(lookup, seed=seed) for seed in usable(expression, seeds)]
 
 
 def lookup(name: str, seed: int) -> Any:
@@ -58,8 +112,8 @@ def lookup(name: str, seed: int) -> Any:
 
 @lru_cache(maxsize=len(SEEDS))
 def named(seed: int) -> Mapping[str, Named]:
-    """`published.named`, worked out once."""
-    return published.named(seed)
+    """What an expression can name for one seed; part 2 on the data of the course."""
+    return published.part_1(seed) | published.part_2("cifar10", seed)
 
 
 def _key(asked: Named) -> str:
@@ -92,6 +146,16 @@ def train_bpd(run: Run) -> NDArray[np.float64]:
     return nats * float(bits_per_dim(1.0))
 
 
+def course_accuracy(attacked: Run, attack: str) -> Interval:
+    """Accuracy in the course's protocol: "clean", or under an attack of `attacked.SUITE`."""
+    return intervals(attacked)[attack]["course"]
+
+
+def best_validation_accuracy(training: Run) -> float:
+    """The highest accuracy on clean validation images after any epoch."""
+    return float(1 - history(training, "val_error")[1:].min())
+
+
 def scores_of(sweep: Sequence[Run], name: str) -> NDArray[np.float64]:
     """A test score ("nll", "kl" or "bpd") of each run."""
     return np.array([run.results["test"][name] for run in sweep])
@@ -117,8 +181,8 @@ def _tiles(plane: TrainVAE, size: int) -> Tensor:
 FUNCTIONS: dict[str, Callable[..., Any] | Any] = {
     function.__name__: function
     for function in (
-        blocks_of, early_excess, factor_alignment, history, scores_of, tile_classes, tiles,
-        train_bpd,
+        best_validation_accuracy, blocks_of, course_accuracy, early_excess, factor_alignment,
+        history, scores_of, tile_classes, tiles, train_bpd,
     )
 } | {
     "np": np,

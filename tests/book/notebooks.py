@@ -104,7 +104,7 @@ def source_faults(notebook: NotebookNode, stored: Collection[str]) -> list[str]:
         if "remove-cell" in tags(cell):
             continue
         datas = [output.get("data", {}) for output in cell.outputs]
-        for data, following in zip(datas, [*datas[1:], {}], strict=True):
+        for data, following in zip(datas, [*datas, {}][1:], strict=True):
             if "image/png" in data:
                 picture = Image.open(BytesIO(base64.b64decode(data["image/png"])))
                 source = picture.info.get("Source", "")
