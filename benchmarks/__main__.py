@@ -49,7 +49,8 @@ def main(
     )
     for name, measure in all_rows(bench).items():
         if only in name:
-            row = measure()
+            with console.status(name):
+                row = measure()
             content["rows"][name] = describe(row)
             table.add_row(*cells(row))
     console.print(table)

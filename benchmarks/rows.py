@@ -57,7 +57,7 @@ class Bench:
     def attacked(self) -> tuple[Tensor, Tensor]:
         """Pixels and labels of the test images that are attacked."""
         found = data.load(self.undefended_settings.dataset)
-        num = 200 if self.quick else 1000
+        num = 48 if self.quick else 1000
         return data.to_pixels(found.x_test[:num]), found.y_test[:num]
 
     @cached_property
@@ -201,7 +201,7 @@ def _classifier_row(
 
 def course_evaluation(bench: Bench, attack: FGSM | PGD, name: str) -> Row:
     """The course's evaluation, image by image, against masks of whole batches."""
-    x, y = (part[: 32 if bench.quick else 1000] for part in bench.attacked)
+    x, y = (part[: 16 if bench.quick else 1000] for part in bench.attacked)
     model = bench.undefended
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format).requires_grad_(True)
     steps = attack.steps if isinstance(attack, PGD) else 1
