@@ -85,6 +85,8 @@ def test_a_notebook_that_was_not_executed_is_found():
         ("-0.25", "0.25", False),
         ("1.0 2.0", "1.0", False),
         ("version 3.11.7", "version 3.11.8", False),
+        ("run 49e29792", "run 49e29793", False),
+        ("1e999", "1e999", True),
         ("nan", "0.1", False),
     ],
 )
