@@ -40,7 +40,7 @@ def ledger(path: str | Path, seeds: Iterable[int] = SEEDS) -> list[Judgement]:
 
 def judge(claim: Claim, seeds: Iterable[int] = SEEDS) -> Judgement:
     """Judge a claim on every seed whose runs are all published; raises as `usable` does."""
-    return claims.judge(claim, _lookups(claim.evidence, seeds))
+    return claims.judge(claim, _lookups(usable(claim.evidence, seeds)))
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def comparisons(seeds: Iterable[int] = SEEDS) -> list[Comparison]:
     found = []
     for name, expression in report.evidence().items():
         if available := usable(expression, seeds):
-            measured = claims.measure(expression, _lookups(expression, seeds))
+            measured = claims.measure(expression, _lookups(available))
             asked = claims.free_names(expression) - FUNCTIONS.keys()
             used = [lookup(run, seed) for seed in available for run in sorted(asked)]
             found.append(Comparison(name, *measured, tuple(used)))
@@ -101,8 +101,8 @@ def usable(expression: str, seeds: Iterable[int] = SEEDS) -> list[int]:
     return list(distinct.values())
 
 
-def _lookups(expression: str, seeds: Iterable[int]) -> list[claims.Names]:
-    return [partial(lookup, seed=seed) for seed in usable(expression, seeds)]
+def _lookups(seeds: Iterable[int]) -> list[claims.Names]:
+    return [partial(lookup, seed=seed) for seed in seeds]
 
 
 def lookup(name: str, seed: int) -> Any:
