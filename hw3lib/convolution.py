@@ -5,9 +5,7 @@ On GPUs, and on CPUs that multiply bfloat16, the libraries' own convolutions are
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,33 +24,15 @@ TILE = 4
 POINTS = TILE + 2
 """Inputs of a tile along each axis, and products."""
 
-TILES_AT_ONCE = 128
-"""So many, with all their channels, fit into the cache of one core and fill a matrix product."""
-
-# Lavin and Gray (2016), F(4 x 4, 3 x 3): correlation of six inputs d with three taps g is
-# A^T [(G g) * (B^T d)], which takes six products where the definition takes twelve.
-_INPUT = torch.tensor(
-    [
-        [4, 0, -5, 0, 1, 0],
-        [0, -4, -4, 1, 1, 0],
-        [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0],
-        [0, 2, -1, -2, 1, 0],
-        [0, 4, 0, -5, 0, 1],
-    ],
-    dtype=torch.float32,
-)
+# What becomes of three taps along an axis (Lavin and Gray 2016); `tiles` has the rest.
 _TAPS = torch.tensor(
     [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]],
     dtype=torch.float32,
 ) / 24  # fmt: skip
-_OUTPUT = torch.tensor(
-    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
-    dtype=torch.float32,
-)
 
-
-Kind = Literal["input", "output"]
+_TWO_INPUTS = torch.tensor([[1, 0], [0, 1], [1, 1]], dtype=torch.float32)
+_TWO_TAPS = torch.tensor([[1, -1, 0], [0, -1, 1], [0, 1, 0]], dtype=torch.float32)
+_TWO_OUTPUTS = torch.tensor([[0, 1, 1], [1, 0, 1]], dtype=torch.float32)
 
 
 class Conv3x3(nn.Conv2d):
@@ -65,7 +45,7 @@ class Conv3x3(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and len(x) >= MIN_IMAGES:
             if x.shape[2:] == (2, 2):
-                return dense(x, self.weight)
+                return toeplitz(x, self.weight)
             if self._pays(x):
                 return winograd(x, self.weight)
         return super().forward(x)
@@ -85,23 +65,21 @@ class Conv3x3(nn.Conv2d):
         return twin
 
 
-def dense(x: Tensor, weight: Tensor) -> Tensor:
-    """A convolution on 2 x 2 maps as one matrix product.
+def toeplitz(x: Tensor, weight: Tensor) -> Tensor:
+    """A convolution on 2 x 2 maps with nine products a channel instead of sixteen.
 
-    On so small a map every output sees every input, and five ninths of a convolution's products
-    are with padding.
+    Along an axis it is [[g1, g2], [g0, g1]] d, a Toeplitz matrix: both outputs share g1 (d0 + d1).
 
     Args:
         x: (N, in, 2, 2).
         weight: (out, in, 3, 3).
     """
     n, channels = len(x), len(weight)
-    taps = weight.permute(2, 3, 0, 1)  # (3, 3, out, in)
-    # Output (a, b) takes input (c, d) by the tap (c - a + 1, d - b + 1): (a, b, c, d, out, in).
-    windows = [[taps[1 - a : 3 - a, 1 - b : 3 - b] for b in (0, 1)] for a in (0, 1)]
-    matrix = torch.stack([torch.stack(row) for row in windows])
-    matrix = matrix.permute(2, 3, 5, 0, 1, 4).reshape(4 * x.shape[1], 4 * channels)
-    out = x.permute(0, 2, 3, 1).reshape(n, -1) @ matrix
+    inputs, taps, outputs = (torch.kron(m, m).to(x) for m in (_TWO_INPUTS, _TWO_TAPS, _TWO_OUTPUTS))
+    pixels = x.permute(0, 2, 3, 1).reshape(n, 4, -1)
+    points = (inputs.expand(n, -1, -1) @ pixels).transpose(0, 1)  # (9, N, in)
+    products = points @ (taps @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(9, -1, channels)
+    out = outputs.expand(n, -1, -1) @ products.transpose(0, 1)  # (N, 4, out)
     return out.view(n, 2, 2, channels).permute(0, 3, 1, 2)
 
 
@@ -120,83 +98,50 @@ def winograd(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class _Tiled(torch.autograd.Function):
-    """Images (N, height, width, in) and transformed taps (36, in, out) to (N, height, width, out).
-
-    Autograd would find the same gradients, but lay every chunk out once more.
-    """
+    """Images (N, height, width, in) and taps of points (36, in, out) to (N, height, width, out)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, taps: Tensor) -> Tensor:
-        n, height, width, _ = x.shape
-        out = x.new_empty(n, height, width, taps.shape[2])
-        chunks = []
-        for images, results in _chunks(x, out):
-            chunks.append(_to_points(images, "input"))
-            _from_points(chunks[-1] @ taps, "output", results)
-        ctx.save_for_backward(taps, *chunks)
-        ctx.shape = x.shape
-        return out
+        points = _transform("to_windows", x, _points_of(x))
+        ctx.save_for_backward(points, taps)
+        out = x.new_empty(*x.shape[:3], taps.shape[2])
+        return _transform("from_results", _product(points, taps), out)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        taps, *chunks = ctx.saved_tensors
+        points, taps = ctx.saved_tensors
         for_x, for_taps = ctx.needs_input_grad
-        grad_x = gradient.new_empty(ctx.shape) if for_x else None
-        grad_taps = torch.zeros_like(taps) if for_taps else None
-        target = gradient if grad_x is None else grad_x
-        for points, (part, result) in zip(chunks, _chunks(gradient, target), strict=True):
-            back = _to_points(part, "output")
-            if grad_taps is not None:
-                grad_taps.baddbmm_(points.transpose(1, 2), back)
-            if grad_x is not None:
-                _from_points(back @ taps.transpose(1, 2), "input", result)
+        back = _transform("to_results", gradient, _points_of(gradient))
+        grad_x = grad_taps = None
+        if for_taps:
+            grad_taps = points.view(len(taps), -1, taps.shape[1]).transpose(1, 2) @ back.view(
+                len(taps), -1, taps.shape[2]
+            )
+        if for_x:
+            grad_x = gradient.new_empty(*gradient.shape[:3], taps.shape[1])
+            _transform("from_windows", _product(back, taps.transpose(1, 2)), grad_x)
         return grad_x, grad_taps
 
 
-def _chunks(x: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images and their results, as many at a time as fit into the cache."""
-    images = max(TILES_AT_ONCE * TILE**2 // (x.shape[1] * x.shape[2]), 1)
-    return zip(x.split(images), out.split(images), strict=True)
-
-
-def _to_points(images: Tensor, kind: Kind) -> Tensor:
-    """Images (N, height, width, channels) to the points of their tiles, (36, N tiles, channels)."""
+def _points_of(images: Tensor) -> Tensor:
+    """Room for the points of images (N, height, width, channels)."""
     n, height, width, channels = images.shape
-    rows, columns = height // TILE, width // TILE
-    points = _left(_axis(kind, rows), images.reshape(n, height, -1))
-    points = _left(_axis(kind, columns), points.view(-1, width, channels))
-    points = points.view(n, rows, POINTS, columns, POINTS, channels)
-    return points.permute(2, 4, 0, 1, 3, 5).reshape(POINTS**2, -1, channels)
+    return images.new_empty(POINTS, POINTS, n, height // TILE, width // TILE, channels)
 
 
-def _from_points(points: Tensor, kind: Kind, out: Tensor) -> None:
-    """Points (36, N tiles, channels) to the pixels of `out`, (N, height, width, channels)."""
-    n, height, width, channels = out.shape
-    rows, columns = height // TILE, width // TILE
-    points = points.view(POINTS, POINTS, n, rows, columns, channels)
-    points = points.permute(2, 3, 0, 4, 1, 5).reshape(-1, columns * POINTS, channels)
-    pixels = _left(_axis(kind, columns).T, points).view(n, rows * POINTS, -1)
-    matrix = _axis(kind, rows).T
-    torch.bmm(matrix.expand(n, -1, -1), pixels, out=out.view(n, height, -1))
+def _product(points: Tensor, taps: Tensor) -> Tensor:
+    """At each of the 36 points, the channels of all tiles times the taps (36, in, out)."""
+    product = points.view(len(taps), -1, taps.shape[1]) @ taps
+    return product.view(*points.shape[:-1], -1)
 
 
-def _left(matrix: Tensor, batch: Tensor) -> Tensor:
-    """The matrix times each of a batch."""
-    return torch.bmm(matrix.expand(len(batch), -1, -1), batch)
+def _transform(name: str, source: Tensor, target: Tensor) -> Tensor:
+    """Fill and return `target` by a function of `hw3lib.tiles`, with as many threads as torch."""
+    import numba  # takes half a second, and most of the library convolves nothing
 
+    from hw3lib import tiles
 
-@lru_cache
-def _axis(kind: Kind, tiles: int) -> Tensor:
-    """Pixels of an axis to the points of its tiles, (6 tiles, 4 tiles).
-
-    Of "input": tiles overlap by two pixels, and the padding is left out. Of "output": the
-    transpose of what makes pixels from points.
-    """
-    if kind == "output":
-        blocks: Tensor = torch.block_diag(*[_OUTPUT.T] * tiles)
-        return blocks
-    points = torch.zeros(tiles, POINTS, TILE * tiles + 2)
-    for tile in range(tiles):
-        points[tile, :, TILE * tile : TILE * tile + POINTS] = _INPUT
-    return points.flatten(0, 1)[:, 1:-1].contiguous()
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    getattr(tiles, name)(source.detach().contiguous().numpy(), target.numpy())
+    return target

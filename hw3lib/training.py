@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from hw3lib import memory
 from hw3lib.data import generator
 
 logger = logging.getLogger("hw3lib")
@@ -105,6 +106,7 @@ class Parts:
                 part.load_state_dict(state[name])
 
 
+@memory.kept()
 def fit(
     model: nn.Module,
     objective: Objective,

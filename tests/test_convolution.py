@@ -54,7 +54,7 @@ def test_a_gradient_that_is_not_needed_changes_nothing(frozen):
 @pytest.mark.parametrize(
     ("num", "channels", "side", "dtype", "way"),
     [
-        (MANY, NARROW, 2, torch.float32, "dense"),
+        (MANY, NARROW, 2, torch.float32, "toeplitz"),
         (MANY, WIDE, 4, torch.float32, "winograd"),
         (FEW, WIDE, 4, torch.float32, None),
         (FEW, NARROW, 2, torch.float32, None),
@@ -65,7 +65,7 @@ def test_a_gradient_that_is_not_needed_changes_nothing(frozen):
 )
 def test_which_way_is_taken(monkeypatch, num, channels, side, dtype, way):
     taken = []
-    for name in ("dense", "winograd"):
+    for name in ("toeplitz", "winograd"):
         original = getattr(convolution, name)
         spy = lambda *args, name=name, original=original: taken.append(name) or original(*args)  # noqa: E731
         monkeypatch.setattr(convolution, name, spy)
