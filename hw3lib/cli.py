@@ -1,6 +1,6 @@
 """The command line: `hw3 run`, `runs`, `data`, `notebook`, `summary`, `reproduce`.
 
-Modules that need torch are imported inside the commands, so that `hw3 --help` is quick.
+Modules that take long to import are imported inside the commands, so that `hw3 --help` is quick.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 if TYPE_CHECKING:
     from hw3lib.experiments.published import Published
     from hw3lib.runs import Run, Settings
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__.split("\n")[0])
-runs_app = typer.Typer(no_args_is_help=True, help="Look at stored runs and verify them.")
-data_app = typer.Typer(no_args_is_help=True, help="Fetch and check the data sets.")
+# Plain help: with markup it would import a Markdown reader first.
+plain = partial(typer.Typer, no_args_is_help=True, rich_markup_mode=None)
+app = plain(add_completion=False, help=__doc__.split("\n")[0])
+runs_app = plain(help="Look at stored runs and verify them.")
+data_app = plain(help="Fetch and check the data sets.")
 app.add_typer(runs_app, name="runs")
 app.add_typer(data_app, name="data")
 
@@ -88,6 +89,9 @@ def list_command() -> None:
     from hw3lib import runs
 
     _load_experiments()
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table("key", "run", "data", "device", "seconds", "where")
     for stored in runs.stored_runs():
         made = stored.provenance
@@ -201,14 +205,12 @@ def reproduce_command(
 
 def main() -> None:
     """Entry point: known errors become one line, without a traceback."""
-    from hw3lib.runs import RunError
-
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
-    except (RunError, ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         typer.echo(f"hw3: {error}", err=True)
         sys.exit(1)
 
@@ -311,6 +313,8 @@ def _show_plan(entries: Sequence[Published], device: str | None) -> None:
 
 
 def _show(stored: Run) -> None:
+    from rich.console import Console
+
     console = Console()
     console.print(f"[bold]{stored.settings.describe()}[/bold]  {stored.key}")
     console.print_json(data={"settings": stored.settings.model_dump(mode="json")})
