@@ -1,6 +1,6 @@
 # Every target sets up what it needs: Python 3.11 or newer and make are enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup book test pages notebooks sweep test-sweep benchmarks lock clean
+.PHONY: help setup book test pages notebooks sweep test-sweep test-slurm benchmarks lock clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY) ## Make .venv and install everything (the other targets do this by themselves)
 
@@ -31,7 +31,7 @@ test: $(READY) ## Check style, types, the library, the notebooks' outputs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest --nbval -n auto --maxprocesses 8 --dist loadfile -m "not browser and not sweep"
+	$(BIN)/pytest --nbval -n auto --maxprocesses 8 --dist loadfile -m "not browser and not sweep and not slurm"
 
 pages: book ## Look at every built page in a headless browser
 	$(BIN)/pytest -n auto --maxprocesses 4 -m browser tests/book
@@ -65,6 +65,9 @@ sweep: $(READY) $(SWEEP) ## Notebooks and settings over seeds, as workflow/confi
 
 test-sweep: $(READY) $(SWEEP) ## Check that the sweep survives a killed job and an unreadable result
 	$(BIN)/pytest -m sweep tests/test_workflow.py
+
+test-slurm: $(READY) $(SWEEP) ## The same on Slurm; workflow/slurm-here.sh makes a cluster of this machine
+	$(BIN)/pytest -m slurm tests/test_workflow.py
 
 # Run with the oldest supported Python: what installs there installs on newer ones too. CUDA's
 # libraries and Triton are left out, since torch itself pins them and only on Linux.

@@ -18,8 +18,6 @@ SNAKEMAKE = ROOT / ".venv-sweep" / "bin" / "snakemake"
 SEEDS = [0, 1, 2]
 NOTEBOOKS = ["q1_05_reconstruction_regularisation", "q1_08_training"]
 
-pytestmark = pytest.mark.sweep
-
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
@@ -67,6 +65,11 @@ def running_notebook(parent: int) -> psutil.Process | None:
     return None
 
 
+def lines_of(*command) -> list[str]:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+@pytest.mark.sweep
 def test_a_killed_job_and_an_unreadable_result_are_made_again_and_nothing_else(sweep):
     first = sweep("local", "--restart-times", "0")
     while (job := running_notebook(first.pid)) is None:
@@ -94,6 +97,33 @@ def test_a_killed_job_and_an_unreadable_result_are_made_again_and_nothing_else(s
     assert max(int(row["n"]) for row in rows) == len(SEEDS)
 
 
+@pytest.mark.slurm
+@pytest.mark.timeout(1800)  # the scheduler is asked how jobs are only every half a minute
+def test_on_slurm_a_cancelled_job_is_made_again_and_nothing_else(sweep):
+    # A cluster without an accounting database answers by squeue alone.
+    options = ["--slurm-status-command", "squeue", "--slurm-no-account"]
+    options += ["--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "10"]
+    first = sweep("slurm", *options, "--restart-times", "0")
+    name = "rule_notebook"
+    while not (jobs := lines_of("squeue", "--noheader", "--states=R", "--format=%i %k")) or not any(
+        name in job for job in jobs
+    ):
+        assert first.poll() is None, sweep.log.read_text()
+        time.sleep(0.5)
+    cancelled = next(job.split()[0] for job in jobs if name in job)
+    subprocess.run(["scancel", cancelled], check=True)
+    assert first.wait() != 0
+    before = outputs(sweep)
+    assert len(before) == len(NOTEBOOKS) * len(SEEDS) - 1, sweep.log.read_text()
+
+    assert sweep("slurm", *options).wait() == 0, sweep.log.read_text()
+    after = outputs(sweep)
+    assert len(after) == len(NOTEBOOKS) * len(SEEDS)
+    assert {path: after[path] for path in before} == before
+    assert (sweep.results / "summary.csv").exists()
+
+
+@pytest.mark.sweep
 @pytest.mark.parametrize("profile", ["slurm", "kubernetes"])
 def test_the_cluster_profiles_plan_the_same_jobs(sweep, profile):
     plan = sweep(profile, "--dry-run", "--forceall", "--config", f"results=other-{profile}")

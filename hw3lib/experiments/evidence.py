@@ -16,7 +16,7 @@ from hw3lib import claims, report, runs, stats
 from hw3lib.bounds import bits_per_dim
 from hw3lib.claims import Claim, Judgement
 from hw3lib.experiments import manifold, published
-from hw3lib.experiments.attacked import intervals
+from hw3lib.experiments.attacked import intervals, outcomes
 from hw3lib.experiments.beta_sweep import factor_alignment
 from hw3lib.experiments.classifier import TrainClassifier, load_classifier, predict
 from hw3lib.experiments.published import Named
@@ -151,6 +151,11 @@ def course_accuracy(attacked: Run, attack: str) -> Interval:
     return intervals(attacked)[attack]["course"]
 
 
+def withstands(attacked: Run, attack: str) -> NDArray[np.float64]:
+    """For each test image 1 if it is classified rightly before and after an attack, else 0."""
+    return outcomes(attacked)[attack].astype(np.float64)
+
+
 def best_validation_accuracy(training: Run) -> float:
     """The highest accuracy on clean validation images after any epoch."""
     return float(1 - history(training, "val_error")[1:].min())
@@ -183,6 +188,7 @@ FUNCTIONS: dict[str, Callable[..., Any] | Any] = {
     for function in (
         best_validation_accuracy, blocks_of, course_accuracy, early_excess, factor_alignment,
         history, scores_of, tile_classes, tiles, train_bpd,
+        withstands,
     )
 } | {
     "np": np,

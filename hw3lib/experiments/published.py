@@ -43,8 +43,11 @@ COMPARE_EPOCHS = 10
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Weights of the clean loss that question 2.2 compares."""
 
-STUDIED = 200
+STUDIED = {"shapes": 200, "cifar10": 1000}
 """Test images in the studies of part 2 that are not about accuracy."""
+
+ON_CIFAR10 = ("scratch", "scratch_attacked", "augmented", "augmented_attacked")
+"""Runs of part 2 that ship for the data of the course, too."""
 
 
 WITH_WEIGHTS = {"classifier", "vae", "plane"}
@@ -78,8 +81,10 @@ def published(seeds: Sequence[int] = (0,)) -> Iterator[Published]:
 
 
 def named(seed: int) -> dict[str, Named]:
-    """Every run of the book for one seed, by the name that the ledger of claims calls it."""
-    return part_1(seed) | part_2("shapes", seed)
+    """Every run of the book for one seed, by name."""
+    trained = part_2("cifar10", seed)
+    on_cifar10 = {f"cifar10_{name}": trained[name] for name in ON_CIFAR10}
+    return part_1(seed) | part_2("shapes", seed) | on_cifar10
 
 
 def part_1(seed: int) -> dict[str, Named]:
@@ -111,7 +116,7 @@ def part_1(seed: int) -> dict[str, Named]:
 
 def part_2(dataset: str, seed: int) -> dict[str, Named]:
     """Networks, attacks and studies of the second part on one data set."""
-    nets = networks(dataset, seed)
+    nets, studied = networks(dataset, seed), STUDIED[dataset]
     fgsm, pgd, ready = nets.fgsm_defense, nets.pgd_defense, nets.pretrained
     alphas = tuple(
         fgsm.changed(defense=AdversarialLoss(COURSE_FGSM, alpha=alpha)) for alpha in ALPHAS
@@ -128,16 +133,16 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
         **{f"{name}_attacked": settings for name, settings in attacked.items()},
         "alphas_attacked": tuple(UnderAttack(model=model, seed=seed) for model in alphas),
         "pictures": AdversarialPictures(model=ready, attack=COURSE_FGSM, seed=seed),
-        "sign": GradientSign(model=ready, images=STUDIED, seed=seed),
-        "deviations": Deviations(model=ready, images=STUDIED),
+        "sign": GradientSign(model=ready, images=studied, seed=seed),
+        "deviations": Deviations(model=ready, images=studied),
         "transfer": TransferStudy(models=halves, attacks=(COURSE_FGSM, PGD(8 / 255)), seed=seed),
         "loss_against_batch": LossAgainstBatch(model=ready, seed=seed),
-        "radii": RadiusCurves(model=ready, images=STUDIED, seed=seed),
-        "fgsm_defense_radii": RadiusCurves(model=fgsm, images=STUDIED, seed=seed),
-        "strength": AttackStrength(model=ready, images=STUDIED, seed=seed),
-        "pgd_defense_strength": AttackStrength(model=pgd, images=STUDIED, seed=seed),
+        "radii": RadiusCurves(model=ready, images=studied, seed=seed),
+        "fgsm_defense_radii": RadiusCurves(model=fgsm, images=studied, seed=seed),
+        "strength": AttackStrength(model=ready, images=studied, seed=seed),
+        "pgd_defense_strength": AttackStrength(model=pgd, images=studied, seed=seed),
         "checklists": tuple(
-            Checklist(model=model, surrogate=nets.scratch, images=STUDIED, seed=seed)
+            Checklist(model=model, surrogate=nets.scratch, images=studied, seed=seed)
             for model in (ready, fgsm, pgd)
         ),
     }
