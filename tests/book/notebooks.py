@@ -113,7 +113,7 @@ def source_faults(notebook: NotebookNode, stored: Collection[str]) -> list[str]:
             else:
                 continue
             named = re.match(r"Runs? ([0-9a-f, ]+) ·", source)
-            if not named and not source.startswith("Computed on this page"):
+            if not named and not source.startswith(("Computed on this page", "Timed on")):
                 faults.append(f"{where} shows a figure or table without its source")
             for key in named[1].split(", ") if named else ():
                 if not any(name.startswith(key) for name in stored):
