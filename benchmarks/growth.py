@@ -20,19 +20,23 @@ from hw3lib.robustness import withstood
 FULL = PGD(EIGHT, steps=4, keep="last")
 
 PEAK = """
-import json, resource, sys
+import json, pathlib, re, sys
 import torch
 from hw3lib import data
 from hw3lib.attacks import PGD
 from hw3lib.resnet import ResNet
 from hw3lib.robustness import withstood
 
+def peak():
+    # Not getrusage: a child inherits its parent's peak.
+    return int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
+
 num = int(sys.argv[1])
 x, y = torch.rand(num, 3, 32, 32), torch.zeros(num, dtype=torch.int64)
 model = ResNet(width=16, blocks=1).eval()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 withstood(model, PGD(8 / 255, steps=2), x, y, batch_size=100)
-print(json.dumps([before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+print(json.dumps([before, peak()]))
 """
 
 

@@ -92,20 +92,20 @@ def winograd(x: Tensor, weight: Tensor) -> Tensor:
     """
     channels_out, channels = weight.shape[:2]
     taps = torch.kron(_TAPS, _TAPS) @ weight.permute(2, 3, 1, 0).reshape(9, -1)
-    taps = taps.view(POINTS**2, channels, channels_out)
+    taps = taps.view(POINTS, POINTS, channels, channels_out)
     out: Tensor = _Tiled.apply(x.permute(0, 2, 3, 1), taps)
     return out.permute(0, 3, 1, 2)
 
 
 class _Tiled(torch.autograd.Function):
-    """Images (N, height, width, in) and taps of points (36, in, out) to (N, height, width, out)."""
+    """Images (N, height, width, in) and taps (6, 6, in, out) to (N, height, width, out)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, taps: Tensor) -> Tensor:
         points = _transform("to_windows", x, _points_of(x))
         ctx.save_for_backward(points, taps)
-        out = x.new_empty(*x.shape[:3], taps.shape[2])
-        return _transform("from_results", _product(points, taps), out)
+        out = x.new_empty(*x.shape[:3], taps.shape[3])
+        return _transform("from_results", points @ taps, out)
 
     @staticmethod
     @once_differentiable
@@ -115,25 +115,17 @@ class _Tiled(torch.autograd.Function):
         back = _transform("to_results", gradient, _points_of(gradient))
         grad_x = grad_taps = None
         if for_taps:
-            grad_taps = points.view(len(taps), -1, taps.shape[1]).transpose(1, 2) @ back.view(
-                len(taps), -1, taps.shape[2]
-            )
+            grad_taps = points.mT @ back
         if for_x:
-            grad_x = gradient.new_empty(*gradient.shape[:3], taps.shape[1])
-            _transform("from_windows", _product(back, taps.transpose(1, 2)), grad_x)
+            grad_x = gradient.new_empty(*gradient.shape[:3], taps.shape[2])
+            _transform("from_windows", back @ taps.mT, grad_x)
         return grad_x, grad_taps
 
 
 def _points_of(images: Tensor) -> Tensor:
-    """Room for the points of images (N, height, width, channels)."""
+    """Room for the points (6, 6, tiles, channels) of images (N, height, width, channels)."""
     n, height, width, channels = images.shape
-    return images.new_empty(POINTS, POINTS, n, height // TILE, width // TILE, channels)
-
-
-def _product(points: Tensor, taps: Tensor) -> Tensor:
-    """At each of the 36 points, the channels of all tiles times the taps (36, in, out)."""
-    product = points.view(len(taps), -1, taps.shape[1]) @ taps
-    return product.view(*points.shape[:-1], -1)
+    return images.new_empty(POINTS, POINTS, n * height * width // TILE**2, channels)
 
 
 def _transform(name: str, source: Tensor, target: Tensor) -> Tensor:

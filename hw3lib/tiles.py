@@ -3,10 +3,11 @@
 With six inputs d and three taps g along an axis, the four correlations are Aᵀ [(G g) * (Bᵀ d)]: six
 products where the definition takes twelve. Here are Bᵀ and Aᵀ along both axes, and their
 transposes, which the gradients need. All of it is memory traffic: a tile's channels stay in the
-cache of one core between the axes.
+cache of one core between the axes. Channels are always taken by whole indices, since numba knows
+only of such rows that they are contiguous.
 
-Images are (N, height, width, channels) and their points (6, 6, N, height / 4, width / 4, channels),
-all float32 and contiguous.
+Images are (N, height, width, channels) and their points (6, 6, tiles, channels), all float32 and
+contiguous; tiles are counted row by row, image after image.
 """
 
 from __future__ import annotations
@@ -18,172 +19,168 @@ from numba import njit, prange
 
 TWO, FOUR, FIVE, EIGHT = (np.float32(value) for value in (2, 4, 5, 8))  # ints would give float64
 
-compiled: Any = njit(cache=True, error_model="numpy")
+compiled: Any = njit(cache=True, error_model="numpy", inline="always")
 parallel: Any = njit(cache=True, error_model="numpy", parallel=True)
 
 
 @compiled
-def windows(d0, d1, d2, d3, d4, d5):
-    """Bᵀ d: six inputs to six points."""
-    even, odd = d4 - FOUR * d2, d3 - FOUR * d1
-    outer, inner = d4 - d2, TWO * (d3 - d1)
-    return (
-        FOUR * d0 - FIVE * d2 + d4,
-        even + odd,
-        even - odd,
-        outer + inner,
-        outer - inner,
-        FOUR * d1 - FIVE * d3 + d5,
-    )
+def windows(d0, d1, d2, d3, d4, d5, p0, p1, p2, p3, p4, p5):
+    """Bᵀ d of all channels: six inputs to six points."""
+    for c in range(len(d0)):
+        even, odd = d4[c] - FOUR * d2[c], d3[c] - FOUR * d1[c]
+        outer, inner = d4[c] - d2[c], TWO * (d3[c] - d1[c])
+        p0[c] = FOUR * d0[c] - FIVE * d2[c] + d4[c]
+        p1[c] = even + odd
+        p2[c] = even - odd
+        p3[c] = outer + inner
+        p4[c] = outer - inner
+        p5[c] = FOUR * d1[c] - FIVE * d3[c] + d5[c]
 
 
 @compiled
-def windows_back(p0, p1, p2, p3, p4, p5):
-    """B p: six points to six inputs."""
-    near, far = p1 + p2, p3 + p4
-    skew, twist = p1 - p2, TWO * (p3 - p4)
-    return (
-        FOUR * p0,
-        FOUR * (p5 - skew) - twist,
-        -FIVE * p0 - FOUR * near - far,
-        skew + twist - FIVE * p5,
-        p0 + near + far,
-        p5,
-    )
+def windows_back(p0, p1, p2, p3, p4, p5, d0, d1, d2, d3, d4, d5):
+    """B p of all channels: six points to six inputs."""
+    for c in range(len(p0)):
+        near, far = p1[c] + p2[c], p3[c] + p4[c]
+        skew, twist = p1[c] - p2[c], TWO * (p3[c] - p4[c])
+        d0[c] = FOUR * p0[c]
+        d1[c] = FOUR * (p5[c] - skew) - twist
+        d2[c] = -FIVE * p0[c] - FOUR * near - far
+        d3[c] = skew + twist - FIVE * p5[c]
+        d4[c] = p0[c] + near + far
+        d5[c] = p5[c]
 
 
 @compiled
-def results(p0, p1, p2, p3, p4, p5):
-    """Aᵀ p: six products to four outputs."""
-    near, far = p1 + p2, p3 + p4
-    skew, twist = p1 - p2, p3 - p4
-    return p0 + near + far, skew + TWO * twist, near + FOUR * far, skew + EIGHT * twist + p5
+def results(p0, p1, p2, p3, p4, p5, y0, y1, y2, y3):
+    """Aᵀ p of all channels: six products to four outputs."""
+    for c in range(len(p0)):
+        near, far = p1[c] + p2[c], p3[c] + p4[c]
+        skew, twist = p1[c] - p2[c], p3[c] - p4[c]
+        y0[c] = p0[c] + near + far
+        y1[c] = skew + TWO * twist
+        y2[c] = near + FOUR * far
+        y3[c] = skew + EIGHT * twist + p5[c]
 
 
 @compiled
-def results_back(y0, y1, y2, y3):
-    """A y: four outputs to six products."""
-    even, odd = y0 + y2, y1 + y3
-    far, twist = y0 + FOUR * y2, TWO * y1 + EIGHT * y3
-    return y0, even + odd, even - odd, far + twist, far - twist, y3
+def results_back(y0, y1, y2, y3, p0, p1, p2, p3, p4, p5):
+    """A y of all channels: four outputs to six products."""
+    for c in range(len(y0)):
+        even, odd = y0[c] + y2[c], y1[c] + y3[c]
+        far, twist = y0[c] + FOUR * y2[c], TWO * y1[c] + EIGHT * y3[c]
+        p0[c] = y0[c]
+        p1[c] = even + odd
+        p2[c] = even - odd
+        p3[c] = far + twist
+        p4[c] = far - twist
+        p5[c] = y3[c]
+
+
+@compiled
+def place(tile, images):
+    """Image, and row and column of the first pixel, of a tile."""
+    rows, columns = images.shape[1] // 4, images.shape[2] // 4
+    return tile // (rows * columns), 4 * (tile // columns % rows), 4 * (tile % columns)
 
 
 @parallel
 def to_windows(images, points):
     """Fill `points` from the overlapping 6 x 6 windows of `images`, padded by zeros."""
-    num, height, width, channels = images.shape
-    rows, columns = height // 4, width // 4
-    for tile in prange(num * rows * columns):
-        n, i, j = tile // (rows * columns), tile // columns % rows, tile % columns
-        zero = np.zeros(channels, np.float32)
+    _, height, width, channels = images.shape
+    for tile in prange(points.shape[2]):
+        n, top, left = place(tile, images)
         half = np.empty((6, 6, channels), np.float32)
+        zero = np.zeros(channels, np.float32)
         for b in range(6):
-            x = 4 * j + b - 1
+            x = left + b - 1
             inside = 0 <= x < width
-            d0 = images[n, 4 * i - 1, x] if inside and i > 0 else zero
-            d1 = images[n, 4 * i, x] if inside else zero
-            d2 = images[n, 4 * i + 1, x] if inside else zero
-            d3 = images[n, 4 * i + 2, x] if inside else zero
-            d4 = images[n, 4 * i + 3, x] if inside else zero
-            d5 = images[n, 4 * i + 4, x] if inside and i < rows - 1 else zero
-            h0, h1, h2 = half[0, b], half[1, b], half[2, b]
-            h3, h4, h5 = half[3, b], half[4, b], half[5, b]
-            for c in range(channels):
-                h0[c], h1[c], h2[c], h3[c], h4[c], h5[c] = windows(
-                    d0[c], d1[c], d2[c], d3[c], d4[c], d5[c]
-                )
+            d0 = images[n, top - 1, x] if inside and top > 0 else zero
+            d1 = images[n, top, x] if inside else zero
+            d2 = images[n, top + 1, x] if inside else zero
+            d3 = images[n, top + 2, x] if inside else zero
+            d4 = images[n, top + 3, x] if inside else zero
+            d5 = images[n, top + 4, x] if inside and top + 4 < height else zero
+            windows(
+                d0, d1, d2, d3, d4, d5,
+                half[0, b], half[1, b], half[2, b], half[3, b], half[4, b], half[5, b],
+            )  # fmt: skip
         for a in range(6):
-            d0, d1, d2 = half[a, 0], half[a, 1], half[a, 2]
-            d3, d4, d5 = half[a, 3], half[a, 4], half[a, 5]
-            p0, p1, p2 = points[a, 0, n, i, j], points[a, 1, n, i, j], points[a, 2, n, i, j]
-            p3, p4, p5 = points[a, 3, n, i, j], points[a, 4, n, i, j], points[a, 5, n, i, j]
-            for c in range(channels):
-                p0[c], p1[c], p2[c], p3[c], p4[c], p5[c] = windows(
-                    d0[c], d1[c], d2[c], d3[c], d4[c], d5[c]
-                )
+            h, p = half[a], points[a]
+            windows(
+                h[0], h[1], h[2], h[3], h[4], h[5],
+                p[0, tile], p[1, tile], p[2, tile], p[3, tile], p[4, tile], p[5, tile],
+            )  # fmt: skip
 
 
 @parallel
 def from_windows(points, images):
     """Add up in `images` the windows that `points` stand for: the transpose of `to_windows`."""
     num, height, width, channels = images.shape
-    rows, columns = height // 4, width // 4
+    tiles = points.shape[2] // num
     for n in prange(num):
         images[n] = np.float32(0)
         half = np.empty((6, 6, channels), np.float32)
-        outside = np.empty(channels, np.float32)
-        for tile in range(rows * columns):
-            i, j = tile // columns, tile % columns
+        line = np.empty((6, channels), np.float32)
+        for tile in range(n * tiles, (n + 1) * tiles):
+            _, top, left = place(tile, images)
             for b in range(6):
-                p0, p1, p2 = points[0, b, n, i, j], points[1, b, n, i, j], points[2, b, n, i, j]
-                p3, p4, p5 = points[3, b, n, i, j], points[4, b, n, i, j], points[5, b, n, i, j]
-                h0, h1, h2 = half[0, b], half[1, b], half[2, b]
-                h3, h4, h5 = half[3, b], half[4, b], half[5, b]
-                for c in range(channels):
-                    h0[c], h1[c], h2[c], h3[c], h4[c], h5[c] = windows_back(
-                        p0[c], p1[c], p2[c], p3[c], p4[c], p5[c]
-                    )
+                windows_back(
+                    points[0, b, tile], points[1, b, tile], points[2, b, tile],
+                    points[3, b, tile], points[4, b, tile], points[5, b, tile],
+                    half[0, b], half[1, b], half[2, b], half[3, b], half[4, b], half[5, b],
+                )  # fmt: skip
             for a in range(6):
-                y = 4 * i + a - 1
+                y = top + a - 1
                 if not 0 <= y < height:
                     continue
-                p0, p1, p2 = half[a, 0], half[a, 1], half[a, 2]
-                p3, p4, p5 = half[a, 3], half[a, 4], half[a, 5]
-                d0 = images[n, y, 4 * j - 1] if j > 0 else outside
-                d1, d2 = images[n, y, 4 * j], images[n, y, 4 * j + 1]
-                d3, d4 = images[n, y, 4 * j + 2], images[n, y, 4 * j + 3]
-                d5 = images[n, y, 4 * j + 4] if j < columns - 1 else outside
-                for c in range(channels):
-                    g0, g1, g2, g3, g4, g5 = windows_back(p0[c], p1[c], p2[c], p3[c], p4[c], p5[c])
-                    d0[c] += g0
-                    d1[c] += g1
-                    d2[c] += g2
-                    d3[c] += g3
-                    d4[c] += g4
-                    d5[c] += g5
+                h = half[a]
+                windows_back(
+                    h[0], h[1], h[2], h[3], h[4], h[5],
+                    line[0], line[1], line[2], line[3], line[4], line[5],
+                )  # fmt: skip
+                first, last = max(left - 1, 0), min(left + 5, width)
+                images[n, y, first:last] += line[first - left + 1 : last - left + 1]
 
 
 @parallel
 def from_results(points, images):
     """Fill the 4 x 4 tiles of `images` from the products in `points`."""
-    num, height, width, channels = images.shape
-    rows, columns = height // 4, width // 4
-    for tile in prange(num * rows * columns):
-        n, i, j = tile // (rows * columns), tile // columns % rows, tile % columns
+    channels = images.shape[3]
+    for tile in prange(points.shape[2]):
+        n, top, left = place(tile, images)
         half = np.empty((4, 6, channels), np.float32)
         for b in range(6):
-            p0, p1, p2 = points[0, b, n, i, j], points[1, b, n, i, j], points[2, b, n, i, j]
-            p3, p4, p5 = points[3, b, n, i, j], points[4, b, n, i, j], points[5, b, n, i, j]
-            h0, h1, h2, h3 = half[0, b], half[1, b], half[2, b], half[3, b]
-            for c in range(channels):
-                h0[c], h1[c], h2[c], h3[c] = results(p0[c], p1[c], p2[c], p3[c], p4[c], p5[c])
+            results(
+                points[0, b, tile], points[1, b, tile], points[2, b, tile],
+                points[3, b, tile], points[4, b, tile], points[5, b, tile],
+                half[0, b], half[1, b], half[2, b], half[3, b],
+            )  # fmt: skip
         for a in range(4):
-            p0, p1, p2 = half[a, 0], half[a, 1], half[a, 2]
-            p3, p4, p5 = half[a, 3], half[a, 4], half[a, 5]
-            y0, y1 = images[n, 4 * i + a, 4 * j], images[n, 4 * i + a, 4 * j + 1]
-            y2, y3 = images[n, 4 * i + a, 4 * j + 2], images[n, 4 * i + a, 4 * j + 3]
-            for c in range(channels):
-                y0[c], y1[c], y2[c], y3[c] = results(p0[c], p1[c], p2[c], p3[c], p4[c], p5[c])
+            h, line = half[a], images[n, top + a]
+            results(
+                h[0], h[1], h[2], h[3], h[4], h[5],
+                line[left], line[left + 1], line[left + 2], line[left + 3],
+            )  # fmt: skip
 
 
 @parallel
 def to_results(images, points):
     """Fill `points` from the 4 x 4 tiles of `images`: the transpose of `from_results`."""
-    num, height, width, channels = images.shape
-    rows, columns = height // 4, width // 4
-    for tile in prange(num * rows * columns):
-        n, i, j = tile // (rows * columns), tile // columns % rows, tile % columns
+    channels = images.shape[3]
+    for tile in prange(points.shape[2]):
+        n, top, left = place(tile, images)
         half = np.empty((6, 4, channels), np.float32)
         for b in range(4):
-            y0, y1 = images[n, 4 * i, 4 * j + b], images[n, 4 * i + 1, 4 * j + b]
-            y2, y3 = images[n, 4 * i + 2, 4 * j + b], images[n, 4 * i + 3, 4 * j + b]
-            h0, h1, h2 = half[0, b], half[1, b], half[2, b]
-            h3, h4, h5 = half[3, b], half[4, b], half[5, b]
-            for c in range(channels):
-                h0[c], h1[c], h2[c], h3[c], h4[c], h5[c] = results_back(y0[c], y1[c], y2[c], y3[c])
+            x = left + b
+            results_back(
+                images[n, top, x], images[n, top + 1, x], images[n, top + 2, x],
+                images[n, top + 3, x],
+                half[0, b], half[1, b], half[2, b], half[3, b], half[4, b], half[5, b],
+            )  # fmt: skip
         for a in range(6):
-            y0, y1, y2, y3 = half[a, 0], half[a, 1], half[a, 2], half[a, 3]
-            p0, p1, p2 = points[a, 0, n, i, j], points[a, 1, n, i, j], points[a, 2, n, i, j]
-            p3, p4, p5 = points[a, 3, n, i, j], points[a, 4, n, i, j], points[a, 5, n, i, j]
-            for c in range(channels):
-                p0[c], p1[c], p2[c], p3[c], p4[c], p5[c] = results_back(y0[c], y1[c], y2[c], y3[c])
+            h, p = half[a], points[a]
+            results_back(
+                h[0], h[1], h[2], h[3],
+                p[0, tile], p[1, tile], p[2, tile], p[3, tile], p[4, tile], p[5, tile],
+            )  # fmt: skip

@@ -21,7 +21,7 @@ from hw3lib.experiments.deviations import COMBINATIONS, Deviations, normalized, 
 from hw3lib.experiments.evaluation import Checklist, RadiusCurves, Referee
 from hw3lib.experiments.gradient_sign import GradientSign
 from hw3lib.experiments.loss_against_batch import LossAgainstBatch
-from hw3lib.experiments.networks import COURSE_EPOCHS, networks
+from hw3lib.experiments.networks import CIFAR10_EPOCHS, networks
 from hw3lib.experiments.resnet_training import TrainResNet, load_resnet
 from hw3lib.experiments.transfer import TransferStudy
 
@@ -252,6 +252,9 @@ def test_the_networks_of_one_seed_share_what_they_should():
         assert nets.scratch.changed(augmented=True) == nets.augmented
         assert {model.dataset for model in vars(nets).values()} == {dataset}
     course = networks("cifar10").scratch
-    assert (course.epochs, course.batch_size, course.learning_rate) == (COURSE_EPOCHS, 128, 5e-4)
+    # The course's settings, but for the number of epochs.
+    assert course.changed(epochs=30) == TrainResNet(seed=course.seed)
+    assert (TrainResNet().epochs, course.epochs) == (30, CIFAR10_EPOCHS)
+    assert (course.batch_size, course.learning_rate) == (128, 5e-4)
     assert (course.momentum, course.weight_decay, course.schedule) == (0.9, 0.0, "step")
     assert networks("shapes", epochs=2).pgd_defense.epochs == 2

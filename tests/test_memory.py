@@ -1,5 +1,6 @@
 """Freed memory is used again inside the block; without glibc nothing happens."""
 
+import contextlib
 import subprocess
 import sys
 import textwrap
@@ -40,6 +41,15 @@ def test_freed_memory_is_used_again_until_the_outermost_block_ends():
     pages = 5 * 2**26 // 4096
     assert outside > 0.9 * pages
     assert inside < 0.1 * pages
+
+
+def test_glibc_is_set_once_for_nested_blocks_and_set_back_after_an_error(monkeypatch):
+    done = []
+    monkeypatch.setattr(memory, "_set", done.append)
+    with contextlib.suppress(KeyError), memory.kept(), memory.kept():
+        assert done == [memory._KEEP]
+        raise KeyError
+    assert done == [memory._KEEP, memory._RETURN]
 
 
 def test_without_glibc_nothing_happens(monkeypatch):

@@ -65,8 +65,11 @@ def running_notebook(parent: int) -> psutil.Process | None:
     return None
 
 
-def lines_of(*command) -> list[str]:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+def slurm_notebook() -> str | None:
+    """The number of a notebook's job that Slurm has started."""
+    queue = ["squeue", "--noheader", "--states=R", "--format=%i %k"]  # the comment names the rule
+    lines = subprocess.run(queue, check=True, capture_output=True, text=True).stdout.splitlines()
+    return next((line.split()[0] for line in lines if "rule_notebook" in line), None)
 
 
 @pytest.mark.sweep
@@ -104,14 +107,10 @@ def test_on_slurm_a_cancelled_job_is_made_again_and_nothing_else(sweep):
     options = ["--slurm-status-command", "squeue", "--slurm-no-account"]
     options += ["--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "10"]
     first = sweep("slurm", *options, "--restart-times", "0")
-    name = "rule_notebook"
-    while not (jobs := lines_of("squeue", "--noheader", "--states=R", "--format=%i %k")) or not any(
-        name in job for job in jobs
-    ):
+    while (job := slurm_notebook()) is None:
         assert first.poll() is None, sweep.log.read_text()
         time.sleep(0.5)
-    cancelled = next(job.split()[0] for job in jobs if name in job)
-    subprocess.run(["scancel", cancelled], check=True)
+    subprocess.run(["scancel", job], check=True)
     assert first.wait() != 0
     before = outputs(sweep)
     assert len(before) == len(NOTEBOOKS) * len(SEEDS) - 1, sweep.log.read_text()

@@ -69,8 +69,9 @@ def networks(dataset: str = "cifar10", seed: int = 0, epochs: int | None = None)
     )
 
 
-COURSE_EPOCHS = 8
-"""Of the course's 30: its schedule divides the learning rate by ten after the seventh."""
+CIFAR10_EPOCHS = 8
+"""Of the course's 30, for all but the pretrained network and the halves; its schedule divides the
+learning rate by ten after the seventh."""
 
 OTHER_SEED = 1000
 """Added to a seed where a network needs other initial weights."""
@@ -79,7 +80,7 @@ OTHER_SEED = 1000
 def _recipes(dataset: str, seed: int) -> tuple[TrainResNet, TrainResNet]:
     """How the ready-made network is trained, and the others."""
     if dataset == "cifar10":
-        return pretraining(seed), TrainResNet(epochs=COURSE_EPOCHS, seed=seed)
+        return pretraining(seed), TrainResNet(epochs=CIFAR10_EPOCHS, seed=seed)
     small = TrainResNet(
         dataset="shapes", network="small", epochs=8, learning_rate=0.02, batch_size=64, seed=seed
     )
