@@ -218,6 +218,29 @@ def augment(x: Tensor, draws: Tensor) -> Tensor:
     return padded.gather(2, index.expand(n, c, h * w)).view(n, c, h, w)
 
 
+def draw_squares(num: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Random draws for `erase`, (num, 2) int64: row and column of a pixel of the image."""
+    return torch.cat([torch.randint(s, (num, 1), generator=generator) for s in size], dim=1)
+
+
+def erase(x: Tensor, centres: Tensor, side: int) -> Tensor:
+    """Put the image's mean colour into a square of each image (cutout, DeVries & Taylor 2017).
+
+    Args:
+        x: (N, C, H, W) float.
+        centres: (N, 2) integers on the device of x, row and column of the square's centre; what
+            lies beyond the border is cut off.
+        side: of the square, in pixels.
+    """
+    distances = (
+        torch.arange(size, device=x.device) - centre[:, None] + side // 2
+        for size, centre in zip(x.shape[2:], centres.unbind(1), strict=True)
+    )
+    rows, columns = ((0 <= d) & (d < side) for d in distances)
+    inside = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
+    return torch.where(inside, x.mean((2, 3), keepdim=True), x)
+
+
 def train_val_split(num_examples: int, seed: int = 42) -> tuple[Tensor, Tensor]:
     """Indices of the course's split: nine tenths to train on, one tenth to validate on.
 

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hw3lib.attacks import FGSM, PGD, evaluating
-from hw3lib.data import augment, draw_augmentation, to_pixels
+from hw3lib.data import augment, draw_augmentation, draw_squares, erase, to_pixels
 
 GradientAttack = Annotated[FGSM | PGD, Field(discriminator="kind")]
 
@@ -118,6 +118,7 @@ class ImageObjective:
         train_labels, val_labels: (N,) int64.
         defense: the loss of a batch.
         augmented: flip and crop the training images at random.
+        erased: side of the square of each training image that `erase` blanks; 0 blanks none.
     """
 
     metrics: tuple[str, ...] = ("loss", "error")
@@ -129,20 +130,28 @@ class ImageObjective:
         defense: Standard | AdversarialLoss | JoinedBatch,
         *,
         augmented: bool,
+        erased: int = 0,
     ) -> None:
         self.train, self.train_labels = train
         self.val, self.val_labels = val
-        self.defense, self.augmented = defense, augmented
+        self.defense, self.augmented, self.erased = defense, augmented, erased
         self.num_examples = len(self.train)
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        """Flip and offsets of each training image, (N, 3)."""
-        return draw_augmentation(self.num_examples, generator)
+        """Flip and offsets of each training image, and what to erase of it, (N, 3) or (N, 5)."""
+        draws = draw_augmentation(self.num_examples, generator)
+        if self.erased:
+            height, width = self.train.shape[2:]
+            squares = draw_squares(self.num_examples, (height, width), generator)
+            draws = torch.cat([draws, squares], dim=1)
+        return draws
 
     def loss(self, model: nn.Module, index: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss of a batch in nats; sums of the loss and of the clean errors over it."""
         x, y = self.train[index], self.train_labels[index]
-        pixels = to_pixels(augment(x, draws) if self.augmented else x)
+        pixels = to_pixels(augment(x, draws[:, :3]) if self.augmented else x)
+        if self.erased:
+            pixels = erase(pixels, draws[:, 3:], self.erased)
         loss, logits = self.defense.loss(model, pixels, y)
         wrong = (logits.argmax(1) != y).sum()
         return loss, torch.stack([loss.detach() * len(y), wrong])

@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import platformdirs
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 from safetensors.numpy import load_file, save_file
 
 import hw3lib
@@ -90,6 +90,8 @@ class Settings(BaseModel, ABC):
 
     experiment: ClassVar[str]
     kinds: ClassVar[dict[str, type[Settings]]] = {}
+    added: ClassVar[tuple[str, ...]] = ()
+    """Settings that came later: unwritten at their defaults, so that older runs keep their keys."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -106,6 +108,14 @@ class Settings(BaseModel, ABC):
 
         A change of the code that changes what is learnt or measured changes them.
         """
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = write(self)
+        for name in self.added:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                content.pop(name, None)  # nested settings come here twice
+        return content
 
     def canonical(self) -> str:
         """The settings as JSON with sorted keys."""

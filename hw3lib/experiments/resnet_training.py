@@ -34,6 +34,7 @@ class TrainResNet(Settings):
         half: train on one of two disjoint stratified halves, "a" or "b".
         defense: what is minimised.
         augmented: flip and crop the training images at random.
+        erased: side of a square of each training image that is blanked (cutout); 0 blanks none.
         epochs, batch_size, learning_rate, momentum, nesterov, weight_decay: of SGD.
         schedule: "step" divides the learning rate by ten every seven epochs; "one_cycle" rises to
             it and falls to zero (Smith and Topin 2018).
@@ -42,6 +43,7 @@ class TrainResNet(Settings):
     """
 
     experiment: ClassVar[str] = "resnet_training"
+    added: ClassVar[tuple[str, ...]] = ("erased",)
 
     dataset: Literal["cifar10", "shapes"] = "cifar10"
     network: Literal["resnet18", "small"] = "resnet18"
@@ -49,6 +51,7 @@ class TrainResNet(Settings):
     half: Literal["a", "b"] | None = None
     defense: Defense = Standard()
     augmented: bool = False
+    erased: Annotated[int, Ge(0)] = 0
     epochs: Annotated[int, Ge(0)] = 30
     batch_size: Annotated[int, Ge(1)] = 128
     learning_rate: Annotated[float, Gt(0)] = 5e-4
@@ -107,6 +110,7 @@ class TrainResNet(Settings):
             (dataset.x_test[:64], dataset.y_test[:64]),
             self.defense,
             augmented=self.augmented,
+            erased=self.erased,
         )
         model = small.build(device).double()
         optimizer, scheduler = small.optimizer(model, steps_per_epoch=steps)
@@ -138,6 +142,7 @@ class TrainResNet(Settings):
             (dataset.x_test[val], dataset.y_test[val]),
             self.defense,
             augmented=self.augmented,
+            erased=self.erased,
         )
 
     def optimizer(
@@ -195,6 +200,7 @@ def pretraining(seed: int = 0) -> TrainResNet:
     return TrainResNet(
         defense=Standard(label_smoothing=0.1),
         augmented=True,
+        erased=12,
         epochs=40,
         batch_size=128,
         learning_rate=0.1,
