@@ -19,6 +19,7 @@ from hw3lib.attacks import FGSM, PGD
 from hw3lib.defenses import ImageObjective, JoinedBatch, Standard
 from hw3lib.experiments.networks import networks
 from hw3lib.experiments.resnet_training import TrainResNet, load_resnet
+from hw3lib.experiments.side_by_side import OTHERS, counterpart, withstood_by
 from hw3lib.experiments.vae_training import TrainVAE
 from hw3lib.resnet import ResNet
 from hw3lib.robustness import eps_curve, step_curve, withstood
@@ -232,7 +233,8 @@ def library(bench: Bench, rival: str, defended: bool, eps: float, target: float)
         return float(withstood(model, attack, x, y).double().mean())
 
     def theirs() -> float:
-        return textbook.accuracy_under(_foreign(rival, plain, eps), plain, batches)
+        foreign = counterpart(rival, plain, PGD(eps, steps=STEPS))
+        return textbook.accuracy_under(foreign, plain, batches)
 
     outcomes = alternate(ours, theirs, bench.rounds)
     which = "defended" if defended else "undefended"
@@ -242,25 +244,10 @@ def library(bench: Bench, rival: str, defended: bool, eps: float, target: float)
     return Row(name, f"{len(y):,} images", rival, *outcomes, within=within, target=target)
 
 
-def _foreign(rival: str, model: torch.nn.Module, eps: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """The same attack of another library."""
-    step = 2.5 * eps / STEPS
-    if rival == "torchattacks":
-        import torchattacks
-
-        attack = torchattacks.PGD(model, eps=eps, alpha=step, steps=STEPS, random_start=False)
-        return lambda x, y: attack(x, y)
-    from foolbox.attacks import LinfPGD
-    from foolbox.models import PyTorchModel  # type: ignore[attr-defined]
-
-    wrapped = PyTorchModel(model, bounds=(0, 1))
-    linf = LinfPGD(abs_stepsize=step, steps=STEPS, random_start=False)
-    return lambda x, y: linf(wrapped, x, y, epsilons=eps)[1]
-
-
-def radius_sweep(bench: Bench) -> Row:
-    """A curve over eight radii in one call, against a run for each."""
+def radius_sweep(bench: Bench, rival: str = "") -> Row:
+    """A curve over eight radii in one call, against a run for each, by us or another library."""
     model, (x, y) = bench.undefended, bench.attacked
+    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     radii = [k / 255 for k in (0.25, 0.5, 1, 2, 4, 8, 16, 32)]
     attack = PGD(EIGHT, steps=STEPS, keep="best")
 
@@ -268,14 +255,17 @@ def radius_sweep(bench: Bench) -> Row:
         return float(eps_curve(model, attack, x, y, radii).double().mean())
 
     def theirs() -> float:
-        runs = [withstood(model, PGD(eps, steps=STEPS, keep="best"), x, y) for eps in radii]
+        if rival:
+            runs = [withstood_by(rival, plain, PGD(eps, steps=STEPS), x, y) for eps in radii]
+        else:
+            runs = [withstood(model, PGD(eps, steps=STEPS, keep="best"), x, y) for eps in radii]
         return float(torch.stack(runs).double().mean())
 
     outcomes = alternate(ours, theirs, bench.rounds)
     return Row(
         "curve over eight radii",
         f"{len(y):,} images",
-        "eight runs",
+        f"eight runs, {rival or 'hw3lib'}",
         *outcomes,
         within=0.005,
         target=3,
@@ -330,9 +320,10 @@ def all_rows(bench: Bench) -> dict[str, Callable[[], Row]]:
         "course-fgsm": partial(course_evaluation, bench, FGSM(TWO), "FGSM"),
         "course-pgd": partial(course_evaluation, bench, PGD(TWO, steps=STEPS), "PGD-10"),
         "radii": partial(radius_sweep, bench),
+        "radii-torchattacks": partial(radius_sweep, bench, "torchattacks"),
         "steps": partial(steps_sweep, bench),
     }
-    for rival in ("torchattacks", "foolbox"):
+    for rival in OTHERS:
         rows[f"{rival}-small"] = partial(library, bench, rival, False, TWO, 1.8)
         rows[f"{rival}-large"] = partial(library, bench, rival, False, EIGHT, 3.0)
         rows[f"{rival}-defended"] = partial(library, bench, rival, True, EIGHT, 1.8)

@@ -12,6 +12,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, Protocol, Self
 
 import torch
@@ -460,5 +461,10 @@ def _to_pixels(size: float, std: Sequence[float]) -> tuple[float, ...]:
 
 def _like(size: Radius, x: Tensor) -> Tensor:
     """A radius as a tensor that broadcasts over images x (N, C, H, W)."""
-    tensor = torch.tensor(size, dtype=x.dtype, device=x.device)
+    return _uploaded(size, x.dtype, x.device)
+
+
+@lru_cache(maxsize=64)  # an upload waits for the device
+def _uploaded(size: Radius, dtype: torch.dtype, device: torch.device) -> Tensor:
+    tensor = torch.tensor(size, dtype=dtype, device=device)
     return tensor.view(-1, 1, 1) if tensor.ndim else tensor

@@ -236,7 +236,7 @@ def erase(x: Tensor, centres: Tensor, side: int) -> Tensor:
         torch.arange(size, device=x.device) - centre[:, None] + side // 2
         for size, centre in zip(x.shape[2:], centres.unbind(1), strict=True)
     )
-    rows, columns = ((0 <= d) & (d < side) for d in distances)
+    rows, columns = ((d >= 0) & (d < side) for d in distances)
     inside = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
     return torch.where(inside, x.mean((2, 3), keepdim=True), x)
 

@@ -79,6 +79,21 @@ class ResNet(nn.Module):
         return logits
 
 
+def resnet18(*, pretrained: bool = False) -> ResNet:
+    """ResNet-18 for CIFAR-10 in evaluation mode, on the CPU.
+
+    Args:
+        pretrained: with the weights that ship with the package, the run `pretraining()` of
+            `hw3lib.experiments.resnet_training`; else untrained.
+    """
+    if not pretrained:
+        return ResNet().eval()
+    # The one look back from a model to what trained it: its weights are a stored run.
+    from hw3lib.experiments.resnet_training import load_resnet, pretraining
+
+    return load_resnet(pretraining()).requires_grad_(True)
+
+
 def _stage(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
     """Residual blocks of one size; the first changes resolution and number of channels."""
     # Imported here: it takes as long as torch itself, and most of the library builds no network.

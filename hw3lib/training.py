@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from hw3lib import memory
 from hw3lib.data import generator
+from hw3lib.replay import Replayed
 
 logger = logging.getLogger("hw3lib")
 
@@ -91,11 +92,14 @@ class Parts:
         """The states of all parts, by name."""
         return {name: part.state_dict() for name, part in vars(self).items() if part}
 
-    def update(self, loss: Tensor) -> None:
+    def descend(self, loss: Tensor) -> None:
         """One step down the gradient of a loss."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
+
+    def advance(self) -> None:
+        """Move the learning rate on by one step."""
         if self.scheduler:
             self.scheduler.step()
 
@@ -155,6 +159,7 @@ def fit(
     state = _resume(checkpoint, parts) if checkpoint and resumable else Progress()
     if not state.history:
         _record(state, model, {}, _validate(model, objective), select, snapshots)
+    passes = _Passes(parts, objective, device)
     bar = tqdm(total=epochs, initial=state.epoch, desc=label, unit="epoch", disable=not _visible())
     saved = time.monotonic()
     try:
@@ -165,7 +170,7 @@ def fit(
                 objective.num_examples, generator=generator(seed, "order", epoch)
             )
             draws = objective.draw(generator(seed, "noise", epoch))
-            train = _train_epoch(parts, objective, order, draws, batch_size, device)
+            train = passes.train(order, draws, batch_size)
             val = _validate(model, objective)
             state.epoch = epoch
             _record(state, model, train, val, select, snapshots)
@@ -208,7 +213,8 @@ def first_losses(
     losses = []
     for index in torch.arange(steps * batch_size).split(batch_size):
         loss, _ = objective.loss(parts.model, index, draws[index])
-        parts.update(loss)
+        parts.descend(loss)
+        parts.advance()
         losses.append(loss.item())
     return losses
 
@@ -282,30 +288,40 @@ def has_bfloat16(device: torch.device) -> bool:
     return bool(probe())
 
 
-def _train_epoch(
-    parts: Parts,
-    objective: Objective,
-    order: Tensor,
-    draws: Tensor,
-    batch_size: int,
-    device: torch.device,
-) -> dict[str, float]:
-    model = parts.model.train()
-    # Both uploads happen once an epoch; the steps below never wait for the device.
-    order, draws = order.to(device), draws.to(device)
-    totals = torch.zeros(len(objective.metrics), device=device, dtype=torch.float64)
-    for index, noise in zip(order.split(batch_size), draws.split(batch_size), strict=True):
-        with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
-            loss, sums = objective.loss(model, index, noise)
-        parts.update(loss)
-        totals += sums
-    means = (totals / objective.num_examples).tolist()
-    if not all(abs(value) < float("inf") for value in means):
-        raise FloatingPointError(
-            f"the training metrics are {dict(zip(objective.metrics, means, strict=True))}; the run "
-            "diverged. Lower the learning rate."
-        )
-    return dict(zip(objective.metrics, means, strict=True))
+class _Passes:
+    """Passes over the training examples.
+
+    The step is the same object in all of them, so that a GPU records it once.
+    """
+
+    def __init__(self, parts: Parts, objective: Objective, device: torch.device) -> None:
+        self.parts, self.objective, self.device = parts, objective, device
+        self.totals = torch.zeros(len(objective.metrics), device=device, dtype=torch.float64)
+        on_gpu = device.type == "cuda"
+        self.step = Replayed(self._step, parts.optimizer, device) if on_gpu else self._step
+
+    def train(self, order: Tensor, draws: Tensor, batch_size: int) -> dict[str, float]:
+        """One pass; returns the means of the metrics over its examples."""
+        self.parts.model.train()
+        self.totals.zero_()
+        # Both uploads happen once an epoch; the steps below never wait for the device.
+        order, draws = order.to(self.device), draws.to(self.device)
+        for batch in zip(order.split(batch_size), draws.split(batch_size), strict=True):
+            self.step(*batch)
+            self.parts.advance()
+        values = (self.totals / self.objective.num_examples).tolist()
+        means = dict(zip(self.objective.metrics, values, strict=True))
+        if not all(abs(value) < float("inf") for value in values):
+            raise FloatingPointError(
+                f"the training metrics are {means}; the run diverged. Lower the learning rate."
+            )
+        return means
+
+    def _step(self, index: Tensor, draws: Tensor) -> None:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=has_bfloat16(self.device)):
+            loss, sums = self.objective.loss(self.parts.model, index, draws)
+        self.parts.descend(loss)
+        self.totals += sums
 
 
 def _validate(model: nn.Module, objective: Objective) -> dict[str, float]:

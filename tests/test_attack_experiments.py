@@ -21,8 +21,9 @@ from hw3lib.experiments.deviations import COMBINATIONS, Deviations, normalized, 
 from hw3lib.experiments.evaluation import Checklist, RadiusCurves, Referee
 from hw3lib.experiments.gradient_sign import GradientSign
 from hw3lib.experiments.loss_against_batch import LossAgainstBatch
-from hw3lib.experiments.networks import CIFAR10_EPOCHS, networks
+from hw3lib.experiments.networks import EPOCHS, networks
 from hw3lib.experiments.resnet_training import TrainResNet, load_resnet
+from hw3lib.experiments.side_by_side import OTHERS, SideBySide, counterpart
 from hw3lib.experiments.transfer import TransferStudy
 
 TINY = TrainResNet(dataset="shapes", network="small", epochs=1, batch_size=128, learning_rate=0.05)
@@ -120,6 +121,7 @@ ALL_SETTINGS = [
     RadiusCurves(model=TINY),
     Checklist(model=TINY, surrogate=TINY.changed(seed=1)),
     Referee(model=TINY),
+    SideBySide(model=TINY),
 ]
 
 
@@ -137,6 +139,7 @@ def test_canaries_notice_another_attack_defence_or_schedule():
     assert base != TINY.changed(defense=Standard(label_smoothing=0.1)).canary()
     assert base != TINY.changed(defense=JoinedBatch(FGSM(0.03))).canary()
     assert base != TINY.changed(augmented=True).canary()
+    assert base != TINY.changed(erased=8).canary()
     honest = UnderAttack(model=TINY, attacks=(PGD(0.03),)).canary()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PGD, "_move", lambda _self, x, *_: x)
@@ -223,6 +226,26 @@ def test_the_checklist_is_stored_with_its_numbers(cache):
     assert all({"claim", "passed", "numbers"} == set(f) for f in run.results.values())
 
 
+def test_three_libraries_agree(cache):
+    for library in OTHERS:
+        pytest.importorskip(library)
+    run = stored(SideBySide(model=TINY, eps_values=(0.5 / 255, 4 / 255), steps=3, images=100))
+    right = run.arrays["right"].mean(2)
+    assert right.shape == (2, 3)
+    assert (right > 0).all()
+    assert np.ptp(right, axis=1) == pytest.approx([0, 0], abs=0.021)  # two images
+    assert (right[0] > right[1]).all()
+
+
+def test_an_attack_that_the_others_lack_is_refused():
+    network = TINY.build(torch.device("cpu"))
+    for attack in (PGD(0.1, random_start=True), PGD(0.1, step=0.1), COURSE_PGD):
+        with pytest.raises(ValueError, match="the libraries share"):
+            counterpart("foolbox", network, attack)
+    with pytest.raises(ValueError, match="there are torchattacks, foolbox"):
+        counterpart("advertorch", network, PGD(0.1))
+
+
 def test_our_habits_make_our_attack():
     """The first combination, in normalised units, is the library's FGSM in pixels."""
     model, x, y = canary_images(TINY)
@@ -254,7 +277,7 @@ def test_the_networks_of_one_seed_share_what_they_should():
     course = networks("cifar10").scratch
     # The course's settings, but for the number of epochs.
     assert course.changed(epochs=30) == TrainResNet(seed=course.seed)
-    assert (TrainResNet().epochs, course.epochs) == (30, CIFAR10_EPOCHS)
+    assert (TrainResNet().epochs, course.epochs) == (30, EPOCHS["cifar10"]["scratch"])
     assert (course.batch_size, course.learning_rate) == (128, 5e-4)
     assert (course.momentum, course.weight_decay, course.schedule) == (0.9, 0.0, "step")
     assert networks("shapes", epochs=2).pgd_defense.epochs == 2

@@ -513,6 +513,29 @@ def test_draws_are_uniform_and_independent():
     assert torch.equal(draws[:10], data.draw_augmentation(num, rng())[:10])
 
 
+@given(
+    height=st.integers(1, 12),
+    width=st.integers(1, 12),
+    side=st.integers(0, 14),
+    seed=st.integers(0, 1000),
+)
+@few
+def test_erasing_blanks_one_square_cut_at_the_border(height, width, side, seed):
+    x = torch.rand(3, 2, height, width, generator=rng(seed))
+    centres = data.draw_squares(3, (height, width), rng(seed))
+    expected = x.clone()
+    for image, (row, column) in zip(expected, centres.tolist(), strict=True):
+        colour = image.mean((1, 2), keepdim=True)
+        top, left = row - side // 2, column - side // 2
+        image[:, max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = colour
+    assert torch.equal(data.erase(x, centres, side), expected)
+
+
+def test_squares_lie_anywhere():
+    centres = data.draw_squares(5000, (2, 3), rng())
+    assert set(map(tuple, centres.tolist())) == {(i, j) for i in range(2) for j in range(3)}
+
+
 @pytest.mark.parametrize("draw", [[2, 4, 4], [-1, 4, 4], [0, 9, 4], [0, 4, 9], [1, -1, 0]])
 def test_impossible_draws_are_refused(draw):
     with pytest.raises(ValueError, match=r"flip must be 0 or 1, row and column between 0 and 8"):

@@ -113,20 +113,28 @@ def test_weights_outside_of_zero_and_one_are_refused(alpha):
         AdversarialLoss(ATTACK, alpha=alpha)
 
 
-def objective(defense=None, augmented=True, n=20):
+def objective(defense=None, augmented=True, n=20, erased=0):
     rng = torch.Generator().manual_seed(0)
     x = torch.randint(0, 256, (n, 3, 32, 32), generator=rng, dtype=torch.uint8)
     y = torch.randint(0, 10, (n,), generator=rng)
-    return ImageObjective((x, y), (x[:7], y[:7]), defense or Standard(), augmented=augmented)
+    options = {"augmented": augmented, "erased": erased}
+    return ImageObjective((x, y), (x[:7], y[:7]), defense or Standard(), **options)
 
 
 def test_augmentation_moves_the_training_images_only():
     model = network().float().eval()
-    plain, moved = objective(augmented=False), objective(augmented=True)
-    index = torch.arange(20)
-    draws = moved.draw(torch.Generator().manual_seed(0))
-    assert plain.loss(model, index, draws)[0] != moved.loss(model, index, draws)[0]
-    assert plain.validate(model) == moved.validate(model)
+    plain, index = objective(augmented=False), torch.arange(20)
+    for changed in (objective(augmented=True), objective(augmented=False, erased=12)):
+        draws = changed.draw(torch.Generator().manual_seed(0))
+        assert plain.loss(model, index, draws)[0] != changed.loss(model, index, draws)[0]
+        assert plain.validate(model) == changed.validate(model)
+
+
+def test_what_is_erased_is_drawn_after_the_augmentation():
+    moved, both = objective(), objective(erased=12)
+    draws = [task.draw(torch.Generator().manual_seed(0)) for task in (moved, both)]
+    assert draws[1].shape == (20, 5)
+    assert torch.equal(draws[0], draws[1][:, :3])
 
 
 def test_the_sums_count_every_image_once():

@@ -95,6 +95,27 @@ def test_a_key_names_the_settings_and_nothing_else():
     assert Square(side=2).describe() == "test_square(side=2.0)"
 
 
+class Coloured(Square):
+    """A run that got a setting, and one within, after others had been stored."""
+
+    experiment: ClassVar[str] = "test_coloured"
+    added: ClassVar[tuple[str, ...]] = ("colour", "within")
+
+    colour: str = "white"
+    within: "Coloured | None" = None
+
+
+def test_a_setting_that_came_later_leaves_the_keys_of_older_runs_alone():
+    def written(settings):
+        return json.loads(settings.canonical())["settings"]
+
+    plain = {"side": 2.0, "seed": 0}
+    assert written(Coloured(side=2)) == plain
+    assert written(Coloured(side=2, colour="red")) == plain | {"colour": "red"}
+    assert written(Coloured(side=2, within=Coloured(side=2))) == plain | {"within": plain}
+    assert Coloured(**Coloured(colour="red").model_dump(mode="json")).colour == "red"
+
+
 def test_settings_are_frozen_and_validated():
     with pytest.raises(ValidationError):
         Square(side=-1)

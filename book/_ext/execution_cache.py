@@ -7,6 +7,9 @@ environment, so when it changes, every page is read, executed and written anew.
 
 MyST-NB executes the notebooks that it does not find in the cache, one after the other. Here they
 are executed before it looks, one on each core. What fails is left to MyST-NB, which reports it.
+
+With `HW3_BOOK_EXECUTION=off` in the environment nothing is executed, and the pages show the outputs
+that the notebooks were committed with.
 """
 
 import hashlib
@@ -33,7 +36,8 @@ def fingerprint(root: Path) -> str:
 
 
 def set_cache_path(_app: Sphinx, config: Config) -> None:
-    """Name the cache's folder before MyST-NB reads where it is."""
+    """Name the cache's folder, and say whether to execute, before MyST-NB reads either."""
+    config.nb_execution_mode = os.environ.get("HW3_BOOK_EXECUTION", config.nb_execution_mode)
     config.nb_execution_cache_path = str(ROOT / "_build" / ".jupyter_cache" / fingerprint(ROOT))
 
 

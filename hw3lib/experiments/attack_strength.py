@@ -45,8 +45,7 @@ class AttackStrength(Settings):
 
     def compute(self, context: Context) -> Outcome:
         device = training.pick_device(context.device)
-        dataset, index, x, y = test_images(self.model, "course", device)
-        x, y = x[: self.images], y[: self.images]
+        dataset, index, x, y = test_images(self.model, "course", device, self.images)
         network = load_resnet(self.model, device)
         names = list(self.attacks())
         parts, spent = training.in_blocks(
@@ -58,7 +57,7 @@ class AttackStrength(Settings):
         arrays = {name: part.cpu().numpy() for name, part in zip(names, parts, strict=True)}
         return Outcome(
             {"seconds": self._seconds(network, x[:TIMED_IMAGES], y[:TIMED_IMAGES])},
-            arrays | {"index": index[: self.images].numpy()},
+            arrays | {"index": index.numpy()},
             data=dataset.checksum,
             device=training.device_name(device),
             seconds=spent,

@@ -114,8 +114,8 @@ class AdversarialPictures(Settings):
 
     def compute(self, context: Context) -> Outcome:
         device = training.pick_device(context.device)
-        dataset, index, x, y = test_images(self.model, "course", device)
-        arrays = self.pictures(load_resnet(self.model, device), x[:500], y[:500])
+        dataset, index, x, y = test_images(self.model, "course", device, 500)
+        arrays = self.pictures(load_resnet(self.model, device), x, y)
         arrays["index"] = index[arrays["index"]]
         return Outcome(
             {"classes": list(data.CLASSES[self.model.dataset])},
@@ -149,13 +149,24 @@ class AdversarialPictures(Settings):
 
 
 def test_images(
-    model: TrainResNet, images: Literal["all", "course"], device: torch.device
+    model: TrainResNet,
+    images: Literal["all", "course"],
+    device: torch.device,
+    num: int | None = None,  # noqa: PT028
 ) -> tuple[data.Dataset, Tensor, Tensor, Tensor]:
-    """The data set, the chosen indices, and these test images as pixels with their labels."""
+    """The data set, the chosen indices, and these test images as pixels with their labels.
+
+    Args:
+        model: the network whose data set is taken.
+        images: "all" of them, or the "course"'s quarter.
+        device: of images and labels.
+        num: only the first so many.
+    """
     dataset = data.load(model.dataset)
     index = torch.arange(len(dataset.y_test))
     if images == "course":
         index = data.test_split(len(index))[1]
+    index = index[:num]
     x = data.to_pixels(dataset.x_test[index]).to(device)
     return dataset, index, x, dataset.y_test[index].to(device)
 

@@ -64,8 +64,7 @@ class Deviations(Settings):
 
     def compute(self, context: Context) -> Outcome:
         device = training.pick_device(context.device)
-        dataset, index, x, y = test_images(self.model, "course", device)
-        x, y = x[: self.images], y[: self.images]
+        dataset, index, x, y = test_images(self.model, "course", device, self.images)
         network = load_resnet(self.model, device)
         masks, spent = training.in_blocks(
             [partial(self.right, network, x, y, habits) for habits in COMBINATIONS],
@@ -75,7 +74,7 @@ class Deviations(Settings):
         )
         return Outcome(
             {"axes": list(Habits._fields), "combinations": [list(row) for row in COMBINATIONS]},
-            {"right": torch.stack(masks).cpu().numpy(), "index": index[: self.images].numpy()},
+            {"right": torch.stack(masks).cpu().numpy(), "index": index.numpy()},
             data=dataset.checksum,
             device=training.device_name(device),
             seconds=spent,

@@ -48,8 +48,7 @@ class RadiusCurves(Settings):
 
     def compute(self, context: Context) -> Outcome:
         device = training.pick_device(context.device)
-        dataset, index, x, y = test_images(self.model, "course", device)
-        x, y = x[: self.images], y[: self.images]
+        dataset, index, x, y = test_images(self.model, "course", device, self.images)
         network = load_resnet(self.model, device)
         curves, spent = training.in_blocks(
             [
@@ -62,7 +61,7 @@ class RadiusCurves(Settings):
         )
         return Outcome(
             {"attacks": [attack.kind for attack in self.attacks]},
-            {"right": torch.stack(curves).cpu().numpy(), "index": index[: len(y)].numpy()},
+            {"right": torch.stack(curves).cpu().numpy(), "index": index.numpy()},
             data=dataset.checksum,
             device=training.device_name(device),
             seconds=spent,
@@ -94,12 +93,12 @@ class Checklist(Settings):
 
     def compute(self, context: Context) -> Outcome:
         device = training.pick_device(context.device)
-        dataset, _, x, y = test_images(self.model, "course", device)
+        dataset, _, x, y = test_images(self.model, "course", device, self.images)
         findings = gradient_masking(
             load_resnet(self.model, device),
             self.attack,
-            x[: self.images],
-            y[: self.images],
+            x,
+            y,
             surrogate=load_resnet(self.surrogate, device),
             seed=self.seed,
         )
@@ -133,12 +132,11 @@ class Referee(Settings):
 
     def compute(self, context: Context) -> Outcome:
         device = training.pick_device(context.device)
-        dataset, index, x, y = test_images(self.model, "course", device)
-        x, y = x[: self.images], y[: self.images]
+        dataset, index, x, y = test_images(self.model, "course", device, self.images)
         right = autoattack(load_resnet(self.model, device), x, y, self.eps, seed=self.seed)
         return Outcome(
             {},
-            {"right": right.cpu().numpy(), "index": index[: len(y)].numpy()},
+            {"right": right.cpu().numpy(), "index": index.numpy()},
             data=dataset.checksum,
             device=training.device_name(device),
         )

@@ -156,6 +156,12 @@ def withstands(attacked: Run, attack: str) -> NDArray[np.float64]:
     return outcomes(attacked)[attack].astype(np.float64)
 
 
+def with_habits(deviations: Run, *habits: str) -> NDArray[np.float64]:
+    """The same for an attack written with these habits, see `deviations.Habits`."""
+    row = deviations.results["combinations"].index(list(habits))
+    return deviations.arrays["right"][row].astype(np.float64)
+
+
 def best_validation_accuracy(training: Run) -> float:
     """The highest accuracy on clean validation images after any epoch."""
     return float(1 - history(training, "val_error")[1:].min())
@@ -188,7 +194,7 @@ FUNCTIONS: dict[str, Callable[..., Any] | Any] = {
     for function in (
         best_validation_accuracy, blocks_of, course_accuracy, early_excess, factor_alignment,
         history, scores_of, tile_classes, tiles, train_bpd,
-        withstands,
+        with_habits, withstands,
     )
 } | {
     "np": np,

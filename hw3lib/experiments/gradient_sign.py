@@ -38,11 +38,11 @@ class GradientSign(Settings):
 
     def compute(self, context: Context) -> Outcome:
         device = training.pick_device(context.device)
-        dataset, index, x, y = test_images(self.model, "course", device)
+        dataset, index, x, y = test_images(self.model, "course", device, self.images)
         network = load_resnet(self.model, device)
-        table = self.measure(network, x[: self.images], y[: self.images])
+        table = self.measure(network, x, y)
         arrays = {name: value.cpu().numpy() for name, value in table.items()}
-        arrays["index"] = index[: self.images].numpy()
+        arrays["index"] = index.numpy()
         return Outcome(
             {"eps_values": list(self.eps_values)},
             arrays,
