@@ -272,6 +272,7 @@ def test_the_networks_of_one_seed_share_what_they_should():
         nets = networks(dataset, seed=3)
         assert nets.fgsm_defense.start == nets.pgd_defense.start == nets.pretrained
         assert nets.half_a.seed == nets.half_b.seed != nets.half_c.seed
+        assert nets.half_a.start is nets.half_b.start is None  # nothing that saw the other half
         assert nets.scratch.changed(augmented=True) == nets.augmented
         assert {model.dataset for model in vars(nets).values()} == {dataset}
     course = networks("cifar10").scratch
@@ -280,4 +281,8 @@ def test_the_networks_of_one_seed_share_what_they_should():
     assert (TrainResNet().epochs, course.epochs) == (30, EPOCHS["cifar10"]["scratch"])
     assert (course.batch_size, course.learning_rate) == (128, 5e-4)
     assert (course.momentum, course.weight_decay, course.schedule) == (0.9, 0.0, "step")
-    assert networks("shapes", epochs=2).pgd_defense.epochs == 2
+    for dataset in ("shapes", "cifar10"):
+        for model in vars(networks(dataset, epochs=2)).values():
+            while model:
+                assert model.epochs == 2
+                model = model.start

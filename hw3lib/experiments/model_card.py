@@ -28,10 +28,11 @@ robust.
 
 **Data.** The 50,000 training images of CIFAR-10, checksum `{data}`.
 
-**Recipe.** {s.epochs} epochs of SGD: batches of {s.batch_size}, Nesterov momentum {s.momentum:g},
-weight decay {s.weight_decay:g}, one cycle of the learning rate up to {s.learning_rate:g}, label
-smoothing {s.defense.label_smoothing:g}, flips, crops from a border of four pixels, and a square of
-{s.erased} × {s.erased} pixels blanked in each image. Seed {s.seed}.
+**Recipe.** SGD with batches of {s.batch_size}, Nesterov momentum {s.momentum:g}, weight decay
+{s.weight_decay:g} and label smoothing {s.defense.label_smoothing:g}; flips, and crops from a border
+of four pixels. First {s.start.epochs} epochs with a square of {s.start.erased} × {s.start.erased}
+pixels blanked in each image and one cycle of the learning rate up to {s.start.learning_rate:g},
+then {s.epochs} with whole images and one cycle up to {s.learning_rate:g}. Seed {s.seed}.
 
 **Measured** in float32 from the float16 weights of the file: accuracy on all test images, and on
 the quarter that the course tests on, with 95 % intervals (Wilson). The other three quarters are the
@@ -48,8 +49,8 @@ takes twenty steps from each of two random starts in the ball of FGSM.
 confidence. Labels and pictures have the biases of CIFAR-10 (Krizhevsky 2009). It is one training:
 another seed makes other errors.
 
-**Made by** hw3lib {version}, commit {commit}, torch {torch}, {device}, in {minutes:.0f} minutes,
-finished {finished:.10}. Run `{key}`.
+**Made by** hw3lib {version}, commit {commit}, torch {torch}, {device}, in {minutes:.0f} minutes for
+both stages, finished {finished:.10}. Runs `{first_key}` and `{key}`.
 
 **File.** `{file}`, float16, SHA-256
 `{digest}`. Licence: MIT, as the package.
@@ -64,6 +65,8 @@ def model_card() -> str:
     """
     settings = pretraining()
     training = runs.run(settings, weights=True)
+    assert settings.start is not None
+    first = runs.run(settings.start)
     weights = training.path.with_suffix(".safetensors")
     measured = intervals(runs.run(UnderAttack(model=settings)))
     return CARD.format(
@@ -74,7 +77,8 @@ def model_card() -> str:
             f"| {name} | {both['honest']:.2%} | {both['course']:.2%} |"
             for name, both in measured.items()
         ),
-        minutes=training.provenance["seconds"] / 60,
+        first_key=first.key,
+        minutes=(first.provenance["seconds"] + training.provenance["seconds"]) / 60,
         file="/".join(weights.parts[-2:]),
         digest=hashlib.sha256(weights.read_bytes()).hexdigest(),
         **training.provenance,

@@ -49,12 +49,10 @@ def networks(dataset: str = "cifar10", seed: int = 0, epochs: int | None = None)
         seed: of all of them.
         epochs: of every training; None takes the data set's defaults.
     """
-    ready, base = _recipes(dataset, seed)
-    number = EPOCHS[dataset]
-    if epochs is not None:
-        number = dict.fromkeys(number, epochs)
-        ready, base = ready.changed(epochs=epochs), base.changed(epochs=epochs)
-    half = ready.changed(epochs=number["half"])
+    number = EPOCHS[dataset] if epochs is None else dict.fromkeys(EPOCHS[dataset], epochs)
+    ready, base = _recipes(dataset, seed, epochs)
+    base = base.changed(epochs=number["scratch"])
+    half = ready.changed(start=None, epochs=number["half"])
     return Networks(
         pretrained=ready,
         scratch=base,
@@ -87,18 +85,12 @@ OTHER_SEED = 1000
 """Added to a seed where a network needs other initial weights."""
 
 
-def _recipes(dataset: str, seed: int) -> tuple[TrainResNet, TrainResNet]:
-    """How the ready-made network is trained, and the others."""
-    epochs = EPOCHS[dataset]["scratch"]
+def _recipes(dataset: str, seed: int, epochs: int | None) -> tuple[TrainResNet, TrainResNet]:
+    """How the ready-made network is trained, and the others but for their epochs."""
     if dataset == "cifar10":
-        return pretraining(seed), TrainResNet(epochs=epochs, seed=seed)
+        return pretraining(seed, epochs), TrainResNet(seed=seed)
     small = TrainResNet(
-        dataset="shapes",
-        network="small",
-        epochs=epochs,
-        learning_rate=0.02,
-        batch_size=64,
-        seed=seed,
+        dataset="shapes", network="small", learning_rate=0.02, batch_size=64, seed=seed
     )
     ready = small.changed(
         augmented=True,
@@ -108,6 +100,6 @@ def _recipes(dataset: str, seed: int) -> tuple[TrainResNet, TrainResNet]:
         weight_decay=5e-4,
         schedule="one_cycle",
         keep="last",
-        epochs=16,
+        epochs=16 if epochs is None else epochs,
     )
     return ready, small

@@ -48,9 +48,8 @@ STUDIED = {"shapes": 200, "cifar10": 1000}
 """Test images in the studies of part 2 that are not about accuracy."""
 
 ON_CIFAR10 = (
-    "pretrained", "pretrained_attacked", "scratch", "scratch_attacked", "augmented",
-    "augmented_attacked", "pictures", "sign", "deviations", "side_by_side", "half_a", "half_b",
-    "half_c", "transfer",
+    "first_stage", "pretrained", "pretrained_attacked", "scratch", "scratch_attacked", "augmented",
+    "augmented_attacked", "pictures", "sign", "deviations", "side_by_side",
 )  # fmt: skip
 """Runs of part 2 that ship for the data of the course, too."""
 
@@ -132,6 +131,7 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
     }
     halves = (nets.half_a, nets.half_b, nets.half_c)
     return {
+        **({"first_stage": ready.start} if ready.start else {}),
         **vars(nets),
         "alphas": alphas,
         **{f"{name}_attacked": settings for name, settings in attacked.items()},
