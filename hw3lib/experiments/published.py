@@ -53,7 +53,7 @@ ON_CIFAR10 = (
 )  # fmt: skip
 """Runs of part 2 that ship for the data of the course, too."""
 
-WITH_WEIGHTS = {"classifier", "vae", "plane", "cifar10_pretrained"}
+WITH_WEIGHTS = {"classifier", "vae", "plane"}
 """Names of the runs whose weights ship."""
 
 Named = Settings | tuple[Settings, ...]
