@@ -275,6 +275,7 @@ def test_the_networks_of_one_seed_share_what_they_should():
         assert nets.half_a.start is nets.half_b.start is None  # nothing that saw the other half
         assert nets.scratch.changed(augmented=True) == nets.augmented
         assert {model.dataset for model in vars(nets).values()} == {dataset}
+    assert networks("cifar10").pgd_defense.stages == [40, 14, EPOCHS["cifar10"]["pgd_defense"]]
     course = networks("cifar10").scratch
     # The course's settings, but for the number of epochs.
     assert course.changed(epochs=30) == TrainResNet(seed=course.seed)

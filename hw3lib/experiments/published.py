@@ -44,7 +44,7 @@ COMPARE_EPOCHS = 10
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Weights of the clean loss that question 2.2 compares."""
 
-STUDIED = {"shapes": 200, "cifar10": 1000}
+STUDIED = {"shapes": 200, "cifar10": 500}
 """Test images in the studies of part 2 that are not about accuracy."""
 
 ON_CIFAR10 = (
@@ -139,7 +139,7 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
         "pictures": AdversarialPictures(model=ready, attack=COURSE_FGSM, seed=seed),
         "sign": GradientSign(model=ready, images=studied, seed=seed),
         "deviations": Deviations(model=ready, images=studied),
-        "side_by_side": SideBySide(model=ready, images=studied),
+        "side_by_side": SideBySide(model=ready),
         "transfer": TransferStudy(models=halves, attacks=(COURSE_FGSM, PGD(8 / 255)), seed=seed),
         "loss_against_batch": LossAgainstBatch(model=ready, seed=seed),
         "radii": RadiusCurves(model=ready, images=studied, seed=seed),

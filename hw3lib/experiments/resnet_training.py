@@ -67,6 +67,11 @@ class TrainResNet(Settings):
         """Runs that differ only in their epochs share a checkpoint, if their schedules agree."""
         return self.key if self.schedule == "one_cycle" else self.changed(epochs=0).key
 
+    @property
+    def stages(self) -> list[int]:
+        """Epochs of each training that the weights went through, the first one first."""
+        return [*(self.start.stages if self.start else []), self.epochs]
+
     def compute(self, context: Context) -> Outcome:
         device = training.pick_device(context.device)
         dataset = data.load(self.dataset).to(device)
