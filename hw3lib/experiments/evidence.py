@@ -159,7 +159,8 @@ def withstands(attacked: Run, attack: str) -> NDArray[np.float64]:
 def with_habits(deviations: Run, *habits: str) -> NDArray[np.float64]:
     """The same for an attack written with these habits, see `deviations.Habits`."""
     row = deviations.results["combinations"].index(list(habits))
-    return deviations.arrays["right"][row].astype(np.float64)
+    left: NDArray[np.bool_] = deviations.arrays["right"][row]
+    return left.astype(np.float64)
 
 
 def best_validation_accuracy(training: Run) -> float:
