@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import platformdirs
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict
 from safetensors.numpy import load_file, save_file
 
 import hw3lib
@@ -90,8 +90,8 @@ class Settings(BaseModel, ABC):
 
     experiment: ClassVar[str]
     kinds: ClassVar[dict[str, type[Settings]]] = {}
+    # Settings that came later: unwritten at their defaults, so that older runs keep their keys.
     added: ClassVar[tuple[str, ...]] = ()
-    """Settings that came later: unwritten at their defaults, so that older runs keep their keys."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -109,17 +109,22 @@ class Settings(BaseModel, ABC):
         A change of the code that changes what is learnt or measured changes them.
         """
 
-    @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = write(self)
-        for name in self.added:
-            if getattr(self, name) == type(self).model_fields[name].default:
-                content.pop(name, None)  # nested settings come here twice
+    def written(self) -> dict[str, Any]:
+        """The settings as they are stored, without those `added` later that have their defaults."""
+        content = self.model_dump(mode="json")
+        for name, info in type(self).model_fields.items():
+            value = getattr(self, name)
+            if name in self.added and value == info.default:
+                del content[name]
+            elif isinstance(value, Settings):
+                content[name] = value.written()
+            elif isinstance(value, tuple) and any(isinstance(one, Settings) for one in value):
+                content[name] = [one.written() for one in value]
         return content
 
     def canonical(self) -> str:
         """The settings as JSON with sorted keys."""
-        content = {"experiment": self.experiment, "settings": self.model_dump(mode="json")}
+        content = {"experiment": self.experiment, "settings": self.written()}
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
     @property
@@ -357,7 +362,7 @@ def _store(
         )
     content = {
         "experiment": settings.experiment,
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings.written(),
         "results": outcome.results,
         "canary": canary,
         "provenance": _provenance(outcome, seconds),
