@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from hw3lib.attacks import FGSM, PGD
 from hw3lib.defenses import ImageObjective, JoinedBatch, Standard
 from hw3lib.experiments.networks import networks
 from hw3lib.experiments.resnet_training import TrainResNet, load_resnet
-from hw3lib.experiments.side_by_side import OTHERS, counterpart, withstood_by
+from hw3lib.experiments.side_by_side import OTHERS, counterpart
 from hw3lib.experiments.vae_training import TrainVAE
 from hw3lib.resnet import ResNet
 from hw3lib.robustness import eps_curve, step_curve, withstood
@@ -223,19 +224,13 @@ def course_evaluation(bench: Bench, attack: FGSM | PGD, name: str) -> Row:
 
 def library(bench: Bench, rival: str, defended: bool, eps: float, target: float) -> Row:
     """PGD-10 without a random start, against an attack library."""
-    model = bench.defended if defended else bench.undefended
-    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-    x, y = bench.attacked
-    batches = list(zip(x.split(250), y.split(250), strict=True))
+    model, (x, y) = bench.defended if defended else bench.undefended, bench.attacked
     attack = PGD(eps, steps=STEPS, keep="best")
 
     def ours() -> float:
         return float(withstood(model, attack, x, y).double().mean())
 
-    def theirs() -> float:
-        foreign = counterpart(rival, plain, PGD(eps, steps=STEPS))
-        return textbook.accuracy_under(foreign, plain, batches)
-
+    theirs = partial(accuracy_by(rival, model, x, y), eps)
     outcomes = alternate(ours, theirs, bench.rounds)
     which = "defended" if defended else "undefended"
     name = f"PGD-10, eps {255 * eps:g}/255, {which}"
@@ -244,22 +239,36 @@ def library(bench: Bench, rival: str, defended: bool, eps: float, target: float)
     return Row(name, f"{len(y):,} images", rival, *outcomes, within=within, target=target)
 
 
+def accuracy_by(
+    rival: str, model: torch.nn.Module, x: Tensor, y: Tensor
+) -> Callable[[float], float]:
+    """What another library's PGD-10 leaves of a model's accuracy, as a function of the radius."""
+    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    batches = list(zip(x.split(250), y.split(250), strict=True))
+
+    def accuracy(eps: float) -> float:
+        foreign = counterpart(rival, plain, PGD(eps, steps=STEPS))
+        return textbook.accuracy_under(foreign, plain, batches)
+
+    return accuracy
+
+
 def radius_sweep(bench: Bench, rival: str = "") -> Row:
     """A curve over eight radii in one call, against a run for each, by us or another library."""
     model, (x, y) = bench.undefended, bench.attacked
-    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     radii = [k / 255 for k in (0.25, 0.5, 1, 2, 4, 8, 16, 32)]
     attack = PGD(EIGHT, steps=STEPS, keep="best")
 
     def ours() -> float:
         return float(eps_curve(model, attack, x, y, radii).double().mean())
 
+    def alone(eps: float) -> float:
+        return float(withstood(model, PGD(eps, steps=STEPS, keep="best"), x, y).double().mean())
+
+    one_run = accuracy_by(rival, model, x, y) if rival else alone
+
     def theirs() -> float:
-        if rival:
-            runs = [withstood_by(rival, plain, PGD(eps, steps=STEPS), x, y) for eps in radii]
-        else:
-            runs = [withstood(model, PGD(eps, steps=STEPS, keep="best"), x, y) for eps in radii]
-        return float(torch.stack(runs).double().mean())
+        return statistics.mean(map(one_run, radii))
 
     outcomes = alternate(ours, theirs, bench.rounds)
     return Row(
