@@ -44,6 +44,9 @@ def article(page):
 
 
 def test_no_raw_markup(article):
+    # A role within backticks reaches the reader as code.
+    roles = [code.get_text() for code in article.select("code")]
+    assert [text for text in roles if re.fullmatch(r"\{[a-z:]+\}", text)] == []
     for code in article.select("pre, code, script, .math"):
         code.decompose()
     assert RAW_MARKUP.findall(article.get_text()) == []
