@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
+from torch.optim import swa_utils
 
 from hw3lib import data, stats, training
 from hw3lib.defenses import Defense, ImageObjective, Standard, predict
@@ -19,6 +20,9 @@ SIZES = {"resnet18": {"width": 64, "blocks": 2}, "small": {"width": 16, "blocks"
 
 STEP_EPOCHS = 7
 """The course's schedule divides the learning rate by ten every so many epochs."""
+
+AVERAGED = 0.75
+"""Share of the epochs, the last ones, over whose weights the mean is taken where it is kept."""
 
 
 class TrainResNet(Settings):
@@ -37,8 +41,9 @@ class TrainResNet(Settings):
         erased: side of a square of each training image that is blanked (cutout); 0 blanks none.
         epochs, batch_size, learning_rate, momentum, nesterov, weight_decay: of SGD.
         schedule: "step" divides the learning rate by ten every seven epochs; "one_cycle" rises to
-            it and falls to zero (Smith and Topin 2018).
-        keep: weights of the "best" validation epoch, or of the "last".
+            it and falls to zero (Smith and Topin 2018); "constant" leaves it.
+        keep: weights of the "best" validation epoch, or of the "last", or the "average" of those
+            after each epoch, the first quarter left out (Izmailov et al. 2018).
         seed: of the initial weights, the order of the images, and the augmentation.
     """
 
@@ -58,14 +63,15 @@ class TrainResNet(Settings):
     momentum: Annotated[float, Ge(0)] = 0.9
     nesterov: bool = False
     weight_decay: Annotated[float, Ge(0)] = 0.0
-    schedule: Literal["step", "one_cycle"] = "step"
-    keep: Literal["best", "last"] = "best"
+    schedule: Literal["step", "one_cycle", "constant"] = "step"
+    keep: Literal["best", "last", "average"] = "best"
     seed: int = 0
 
     @property
     def line(self) -> str:
-        """Runs that differ only in their epochs share a checkpoint, if their schedules agree."""
-        return self.key if self.schedule == "one_cycle" else self.changed(epochs=0).key
+        """Runs that differ only in their epochs share a checkpoint, if they agree until then."""
+        alone = self.schedule == "one_cycle" or self.keep == "average"
+        return self.key if alone else self.changed(epochs=0).key
 
     @property
     def stages(self) -> list[int]:
@@ -83,6 +89,10 @@ class TrainResNet(Settings):
         progress = self.fit(
             model, objective, checkpoint=context.checkpoint, deadline=context.deadline
         )
+        if self.keep == "average":
+            # Batch norm's statistics belong to other weights; those of the mean are measured.
+            batches = (data.to_pixels(images) for images in objective.train.split(500))
+            swa_utils.update_bn(batches, model)
         state = progress.best_state if self.keep == "best" else training.cpu_state(model)
         # Half precision halves the file; what is measured is what is stored.
         weights = {name: _half(value) for name, value in state.items()}
@@ -165,6 +175,8 @@ class TrainResNet(Settings):
         schedulers = torch.optim.lr_scheduler
         if self.schedule == "step":
             return optimizer, schedulers.StepLR(optimizer, STEP_EPOCHS * steps_per_epoch)
+        if self.schedule == "constant":
+            return optimizer, schedulers.ConstantLR(optimizer, factor=1.0)
         return optimizer, schedulers.OneCycleLR(
             optimizer,
             self.learning_rate,
@@ -175,6 +187,7 @@ class TrainResNet(Settings):
     def fit(self, model: ResNet, objective: ImageObjective, **options: Any) -> training.Progress:
         """Train; `options` go to `hw3lib.training.fit`."""
         steps = -(-objective.num_examples // self.batch_size)
+        first = round((1 - AVERAGED) * self.epochs) + 1
         optimizer, scheduler = self.optimizer(model, steps)
         return training.fit(
             model,
@@ -185,6 +198,7 @@ class TrainResNet(Settings):
             batch_size=self.batch_size,
             seed=self.seed,
             select="error",
+            averaged=range(first, self.epochs + 1) if self.keep == "average" else (),
             label=self.describe(),
             **options,
         )
@@ -203,8 +217,9 @@ class TrainResNet(Settings):
 def pretraining(seed: int = 0, epochs: int | None = None) -> TrainResNet:
     """Our own recipe for the network that the course gives ready-made, in two stages.
 
-    Blanked squares keep the first stage from learning the training images by heart, and at its end
-    it still misclassifies many of them. The second starts from it and sees whole images.
+    Blanked squares keep both from learning the training images by heart. The first takes the
+    learning rate up and down again; the second keeps it high, wanders about, and what it keeps is
+    the mean of where it has been.
 
     Args:
         seed: of both stages.
@@ -223,8 +238,14 @@ def pretraining(seed: int = 0, epochs: int | None = None) -> TrainResNet:
         keep="last",
         seed=seed,
     )
-    number = 14 if epochs is None else epochs
-    return first.changed(start=first, erased=0, epochs=number, learning_rate=0.05)
+    return first.changed(
+        start=first,
+        defense=Standard(),
+        epochs=26 if epochs is None else epochs,
+        learning_rate=0.05,
+        schedule="constant",
+        keep="average",
+    )
 
 
 def load_resnet(settings: TrainResNet, device: torch.device | None = None) -> ResNet:
