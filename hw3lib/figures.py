@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -124,6 +124,27 @@ def error_bars(ax: Axes, x: ArrayLike, intervals: Sequence[SupportsInterval], **
     bars = np.nan_to_num(np.stack([values - low, high - values]))
     options: dict[str, Any] = {"marker": "o", "ms": 5, "capsize": 3} | style
     ax.errorbar(x, values, yerr=bars, **options)
+
+
+def grouped(
+    ax: Axes,
+    series: Mapping[str, Mapping[str, SupportsInterval]],
+    marks: Mapping[tuple[str, str], float] | None = None,
+) -> None:
+    """Draw the estimates of several series side by side at named places, with their intervals.
+
+    Args:
+        ax: where to.
+        series: estimates by series and place; all series have the same places.
+        marks: values by series and place, drawn as crosses.
+    """
+    for i, (name, found) in enumerate(series.items()):
+        x = np.arange(len(found)) + 0.12 * (i - (len(series) - 1) / 2)
+        error_bars(ax, x, list(found.values()), ls="none", label=name, color=f"C{i}")
+        crosses = [(marks or {}).get((name, place), np.nan) for place in found]
+        ax.plot(x, crosses, "x", color=f"C{i}", ms=9, mew=2)
+        ax.set_xticks(range(len(found)), list(found))
+        ax.set_xlim(-0.5, len(found) - 0.5)
 
 
 def gaussian_contours(

@@ -83,9 +83,8 @@ def resnet18(*, pretrained: bool = False) -> ResNet:
     """ResNet-18 for CIFAR-10 in evaluation mode, on the CPU.
 
     Args:
-        pretrained: with the weights of the run `pretraining()` of
-            `hw3lib.experiments.resnet_training`, which is found in the user's cache or trained
-            first: two hours on two CPU cores. Else untrained.
+        pretrained: with the weights that ship with the package, the run `pretraining()` of
+            `hw3lib.experiments.resnet_training`; else untrained.
     """
     if not pretrained:
         return ResNet().eval()

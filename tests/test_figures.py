@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hw3lib import figures
+from hw3lib.stats import Interval
 
 
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 2))
@@ -37,6 +38,25 @@ def test_a_band_takes_the_colour_of_its_curve():
     assert shade.get_facecolor()[0][:3] == pytest.approx(plt.matplotlib.colors.to_rgb("C3"))
     assert line in ax.lines
     plt.close(fig)
+
+
+def test_series_stand_side_by_side_with_their_marks():
+    _, ax = plt.subplots()
+    series = {
+        name: {place: Interval(0.1 * k, 0, 1, 10) for k, place in enumerate(("clean", "FGSM"))}
+        for name in ("a", "b")
+    }
+    figures.grouped(ax, series, {("b", "FGSM"): 0.7})
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["clean", "FGSM"]
+    places = [container.lines[0].get_xdata() for container in ax.containers]
+    np.testing.assert_allclose(np.mean(places, 0), [0, 1])
+    assert (places[0] < places[1]).all()
+    crosses = [line for line in ax.lines if line.get_marker() == "x"]
+    np.testing.assert_array_equal(
+        [line.get_ydata() for line in crosses], [[np.nan] * 2, [np.nan, 0.7]]
+    )
+    assert crosses[1].get_color() == "C1"
+    plt.close()
 
 
 def test_contours_of_a_gaussian_hold_their_share_of_it():

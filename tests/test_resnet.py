@@ -1,13 +1,15 @@
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torchvision.models import resnet18 as torchvision_resnet18
 
-from hw3lib.experiments.resnet_training import _half, pretraining
+from hw3lib import data
+from hw3lib.attacks import PGD
+from hw3lib.experiments import model_card
 from hw3lib.resnet import CIFAR10_MEAN, CIFAR10_STD, Normalize, ResNet, resnet18
+from hw3lib.robustness import correct, withstood
 
 
 def course_network():
@@ -82,20 +84,31 @@ def test_an_untrained_network_is_ready_to_be_evaluated_and_trained():
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_the_pretrained_network_is_the_stored_run_in_full_precision(monkeypatch):
-    untrained = pretraining().build(torch.device("cpu")).state_dict()
-    weights = {name: _half(value).numpy() for name, value in untrained.items()}
-
-    def stored(settings, **options):
-        assert settings == pretraining()
-        assert options["weights"]
-        return SimpleNamespace(weights=weights)
-
-    monkeypatch.setattr("hw3lib.experiments.resnet_training.get_run", stored)
-    model = resnet18(pretrained=True)
+@pytest.mark.slow
+@pytest.mark.real_data("cifar10")
+def test_the_published_weights_are_right_on_93_of_100_test_images():
+    model, dataset = resnet18(pretrained=True), data.load("cifar10")
     assert not model.training
-    for parameter in model.parameters():
-        assert parameter.dtype == torch.float32
-        assert parameter.requires_grad
-    for name, value in model.state_dict().items():
-        torch.testing.assert_close(value, untrained[name], rtol=1e-3, atol=1e-6)
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    right = correct(model, data.to_pixels(dataset.x_test), dataset.y_test)
+    assert len(right) == 10_000
+    assert right.double().mean() >= 0.93
+
+
+@pytest.mark.slow
+@pytest.mark.real_data("cifar10")
+def test_fifty_steps_at_8_255_leave_one_image_in_a_thousand_of_the_undefended_network():
+    dataset = data.load("cifar10")
+    x, y = data.to_pixels(dataset.x_test[:1000]), dataset.y_test[:1000]
+    left = withstood(resnet18(pretrained=True), PGD(8 / 255, steps=50, keep="best"), x, y)
+    assert left.sum() <= 1
+
+
+def test_published_weights_can_be_trained_on():
+    model = resnet18(pretrained=True)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert resnet18().state_dict().keys() == model.state_dict().keys()
+
+
+def test_the_model_card_says_what_was_measured():
+    assert model_card.PATH.read_text(encoding="utf-8") == model_card.model_card()

@@ -191,3 +191,8 @@ def intervals(run: Run) -> dict[str, dict[str, Interval]]:
         name: {kind: Interval(**run.results[kind][i]) for kind in kinds}
         for i, name in enumerate(["clean", *SUITE])
     }
+
+
+def honest(run: Run) -> dict[str, Interval]:
+    """Accuracies on all test images, by attack."""
+    return {name: both["honest"] for name, both in intervals(run).items()}
