@@ -30,10 +30,11 @@ robust.
 
 **Recipe.** SGD with batches of {s.batch_size}, Nesterov momentum {s.momentum:g} and weight decay
 {s.weight_decay:g}; flips, crops from a border of four pixels, and a square of
-{s.erased} × {s.erased} pixels blanked in each image. First {first.epochs} epochs in one cycle of the learning rate up to
-{first.learning_rate:g}, with labels smoothed by {first.defense.label_smoothing:g}. Then {s.epochs}
-epochs at a constant {s.learning_rate:g} on labels as they are; the weights are the mean of those
-after each of these epochs but the first quarter (Izmailov et al. 2018). Seed {s.seed}.
+{s.erased} × {s.erased} pixels blanked in each image. First {first.epochs} epochs in one cycle of
+the learning rate up to {first.learning_rate:g}, with labels smoothed by
+{first.defense.label_smoothing:g}. Then {s.epochs} epochs at a constant {s.learning_rate:g} on
+labels as they are; the weights are the mean of those after each of these epochs but the first
+quarter (Izmailov et al. 2018). Seed {s.seed}.
 
 **Measured** in float32 from the float16 weights of the file: accuracy on all test images, and on
 the quarter that the course tests on, with 95 % intervals (Wilson). The other three quarters are the
