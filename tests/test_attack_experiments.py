@@ -1,6 +1,7 @@
 """The experiments of part 2 on drawn shapes, with tiny trainings: laws of what they store."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,18 @@ from hw3lib.experiments.attacked import (
     UnderAttack,
     canary_images,
 )
-from hw3lib.experiments.deviations import COMBINATIONS, Deviations, normalized, pixels
+from hw3lib.experiments.deviations import (
+    COMBINATIONS,
+    CUTS,
+    WRITINGS,
+    Deviations,
+    Habits,
+    by_writing,
+    nearest,
+    normalized,
+    pixels,
+    shares,
+)
 from hw3lib.experiments.evaluation import Checklist, RadiusCurves, Referee
 from hw3lib.experiments.gradient_sign import GradientSign
 from hw3lib.experiments.loss_against_batch import LossAgainstBatch
@@ -284,6 +296,25 @@ def test_every_habit_makes_another_attack():
     made = [study.perturb(model, normalized(x), y, habits) for habits in fgsm]
     for (first, a), (second, b) in itertools.combinations(zip(fgsm, made, strict=True), 2):
         assert not torch.equal(a, b), (first, second)
+
+
+def test_what_habits_leave_is_found_by_their_names():
+    masks = np.arange(100) < 4 * np.arange(len(COMBINATIONS))[:, None]
+    run = SimpleNamespace(
+        results={"combinations": [list(habits) for habits in COMBINATIONS]}, arrays={"right": masks}
+    )
+    table = by_writing(run, "pgd")
+    assert list(table) == list(WRITINGS.values())
+    assert {tuple(row) for row in table.values()} == {tuple(CUTS.values())}
+    asked = Habits("pgd", "negative_logit", "unit", "train")
+    value = 0.04 * COMBINATIONS.index(asked)
+    assert shares(run)[asked].value == pytest.approx(value)
+    found = table["minus the logit, training mode"]["0 and 1"]
+    assert found == shares(run)[asked]
+    how, share = nearest(run, "pgd", value + 0.01)
+    assert how == "minus the logit, training mode, cut: 0 and 1"
+    assert share == found
+    assert nearest(run, "fgsm", 1.0)[1].value < 0.5  # of the other attack none
 
 
 def test_the_networks_of_one_seed_share_what_they_should():

@@ -18,7 +18,13 @@ from hw3lib.defenses import keeping_statistics
 from hw3lib.experiments.attacked import canary_images, test_images
 from hw3lib.experiments.resnet_training import TrainResNet, load_resnet
 from hw3lib.resnet import CIFAR10_MEAN, CIFAR10_STD, ResNet
-from hw3lib.runs import Context, Outcome, Settings
+from hw3lib.runs import Context, Outcome, Run, Settings
+from hw3lib.stats import Interval, proportion
+
+Kind = Literal["fgsm", "pgd"]
+Loss = Literal["cross_entropy", "negative_logit"]
+Clamp = Literal["pixels", "none", "unit"]
+Mode = Literal["eval", "train"]
 
 
 class Habits(NamedTuple):
@@ -29,10 +35,10 @@ class Habits(NamedTuple):
     running statistics while the attack is made, or those of the batch.
     """
 
-    attack: Literal["fgsm", "pgd"]
-    loss: Literal["cross_entropy", "negative_logit"]
-    clamp: Literal["pixels", "none", "unit"]
-    mode: Literal["eval", "train"]
+    attack: Kind
+    loss: Loss
+    clamp: Clamp
+    mode: Mode
 
 
 COMBINATIONS = [
@@ -40,6 +46,17 @@ COMBINATIONS = [
     for habits in product(*(get_args(kind) for kind in get_type_hints(Habits).values()))
 ]
 """All habits with each other; ours come first."""
+
+CUTS: dict[Clamp, str] = {"pixels": "pixel range", "none": "nowhere", "unit": "0 and 1"}
+"""Where the normalised image is cut, in words."""
+
+WRITINGS: dict[tuple[Loss, Mode], str] = {
+    ("cross_entropy", "eval"): "cross-entropy, evaluation mode",
+    ("cross_entropy", "train"): "cross-entropy, training mode",
+    ("negative_logit", "eval"): "minus the logit, evaluation mode",
+    ("negative_logit", "train"): "minus the logit, training mode",
+}
+"""The other habits, loss and mode, in words."""
 
 
 class Deviations(Settings):
@@ -116,6 +133,28 @@ class Deviations(Settings):
                 moved = (point + size * gradient.sign()).detach()
                 point = _clamped(moved.clamp(z - eps, z + eps), habits.clamp)
         return point
+
+
+def shares(run: Run) -> dict[Habits, Interval]:
+    """What each variant leaves, with a 95 % interval (Wilson)."""
+    masks = zip(run.results["combinations"], run.arrays["right"], strict=True)
+    return {Habits(*row): proportion(int(mask.sum()), len(mask)) for row, mask in masks}
+
+
+def by_writing(run: Run, attack: Kind) -> dict[str, dict[str, Interval]]:
+    """The shares of one attack in words, by loss and mode and then by the cut."""
+    left = shares(run)
+    return {
+        label: {place: left[Habits(attack, loss, cut, mode)] for cut, place in CUTS.items()}
+        for (loss, mode), label in WRITINGS.items()
+    }
+
+
+def nearest(run: Run, attack: Kind, value: float) -> tuple[str, Interval]:
+    """The variant of an attack that leaves about a given share, in words, and what it leaves."""
+    left = {habits: share for habits, share in shares(run).items() if habits.attack == attack}
+    best = min(left, key=lambda habits: abs(left[habits].value - value))
+    return f"{WRITINGS[best.loss, best.mode]}, cut: {CUTS[best.clamp]}", left[best]
 
 
 def normalized(x: Tensor) -> Tensor:

@@ -50,7 +50,8 @@ STUDIED = {"shapes": 200, "cifar10": 500}
 ON_CIFAR10 = (
     "first_stage", "pretrained", "pretrained_attacked", "scratch", "scratch_attacked", "augmented",
     "augmented_attacked", "fgsm_defense", "fgsm_defense_attacked", "pgd_defense",
-    "pgd_defense_attacked", "pictures", "sign", "deviations", "side_by_side", "loss_against_batch",
+    "pgd_defense_attacked", "pictures", "sign", "deviations", "fgsm_defense_deviations",
+    "pgd_defense_deviations", "side_by_side", "loss_against_batch",
 )  # fmt: skip
 """Runs of part 2 that ship for the data of the course, too."""
 
@@ -140,6 +141,8 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
         "pictures": AdversarialPictures(model=ready, attack=COURSE_FGSM, seed=seed),
         "sign": GradientSign(model=ready, images=studied, seed=seed),
         "deviations": Deviations(model=ready, images=studied),
+        "fgsm_defense_deviations": Deviations(model=fgsm, images=studied),
+        "pgd_defense_deviations": Deviations(model=pgd, images=studied),
         "side_by_side": SideBySide(model=ready),
         "transfer": TransferStudy(models=halves, attacks=(COURSE_FGSM, PGD(8 / 255)), seed=seed),
         "loss_against_batch": LossAgainstBatch(model=ready, seed=seed),
