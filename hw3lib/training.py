@@ -19,7 +19,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from hw3lib import memory
@@ -88,7 +87,6 @@ class Parts:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
-    average: AveragedModel | None = None
 
     def state(self) -> dict[str, Any]:
         """The states of all parts, by name."""
@@ -124,7 +122,6 @@ def fit(
     select: str,
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
     snapshots: Collection[int] = (),
-    averaged: Collection[int] = (),
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 10.0,
     deadline: float | None = None,
@@ -133,7 +130,7 @@ def fit(
     """Minimise an objective over `epochs` passes, and keep the best weights.
 
     Args:
-        model: on its device; holds the last weights afterwards, or the mean of the averaged ones.
+        model: on its device; holds the last weights afterwards.
         objective: the loss, the data and the validation.
         optimizer: over the model's parameters.
         epochs, batch_size: the last batch of an epoch may be smaller.
@@ -141,8 +138,6 @@ def fit(
         select: the validation score whose lowest value marks the best epoch.
         scheduler: of the learning rate, stepped after every batch.
         snapshots: epochs after which the weights are kept (0 is before training).
-        averaged: epochs after which the weights enter a mean (Izmailov et al. 2018). Batch norm's
-            statistics do not; the caller measures them, see `torch.optim.swa_utils.update_bn`.
         checkpoint: file to resume from and to write to; None neither reads nor writes. A run of
             more epochs goes on where a shorter one with the same file ended.
         checkpoint_seconds: write the checkpoint no more often than this.
@@ -160,7 +155,7 @@ def fit(
     if checkpoint and _epochs_in(checkpoint) > epochs:
         checkpoint = None  # a longer run's; it cannot be shortened, and must not be overwritten
     resumable = checkpoint and checkpoint.exists()
-    parts = Parts(model, optimizer, scheduler, AveragedModel(model) if averaged else None)
+    parts = Parts(model, optimizer, scheduler)
     state = _resume(checkpoint, parts) if checkpoint and resumable else Progress()
     if not state.history:
         _record(state, model, {}, _validate(model, objective), select, snapshots)
@@ -179,8 +174,6 @@ def fit(
             val = _validate(model, objective)
             state.epoch = epoch
             _record(state, model, train, val, select, snapshots)
-            if parts.average and epoch in averaged:
-                parts.average.update_parameters(model)
             now = time.monotonic()
             state.seconds += now - started
             late = deadline is not None and now + 1.2 * (now - started) > deadline
@@ -203,8 +196,6 @@ def fit(
         raise
     finally:
         bar.close()
-    if parts.average:
-        model.load_state_dict(parts.average.module.state_dict())
     return state
 
 

@@ -82,18 +82,6 @@ def test_the_kept_weights_are_the_best_or_the_last(keep, monkeypatch):
     assert (weights["fc.weight"] == 0).all() == (keep == "best")
 
 
-def test_the_averaged_network_is_tested_with_statistics_of_its_own():
-    """Batch norm's means of the first layer are those of its outputs on the training images."""
-    settings = TINY.changed(epochs=2, schedule="constant", keep="average")
-    weights = settings.compute(runs.Context()).weights
-    model = settings.build(torch.device("cpu"))
-    model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
-    images = data.to_pixels(data.load("shapes").x_train)
-    with torch.no_grad():
-        means = model.conv1(model.normalize(images)).mean((0, 2, 3))
-    torch.testing.assert_close(model.bn1.running_mean, means, rtol=2e-3, atol=2e-3)
-
-
 def test_halves_are_disjoint_and_stratified():
     dataset = data.load("shapes")
     a, b = (TINY.changed(half=half).objective(dataset) for half in "ab")
@@ -128,14 +116,22 @@ def test_schedules_are_the_ones_of_the_course_and_of_our_recipe():
         optimizer.step()
         scheduler.step()
         assert optimizer.param_groups[0]["lr"] == 0.05
+    linear = TINY.changed(schedule="linear", epochs=4)
+    optimizer, scheduler = linear.optimizer(model, steps_per_epoch=5)
+    rates = [optimizer.param_groups[0]["lr"]]
+    for _ in range(20):
+        optimizer.step()
+        scheduler.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    np.testing.assert_allclose(rates, np.linspace(0.05, 0, 21), atol=1e-9)
 
 
 def test_runs_with_other_epochs_share_a_checkpoint_unless_the_schedule_forbids_it():
     assert TINY.line == TINY.changed(epochs=9).line
     cycle = TINY.changed(schedule="one_cycle")
     assert cycle.line != cycle.changed(epochs=9).line
-    mean = TINY.changed(keep="average")
-    assert mean.line != mean.changed(epochs=9).line
+    linear = TINY.changed(schedule="linear")
+    assert linear.line != linear.changed(epochs=9).line
 
 
 ALL_SETTINGS = [
@@ -325,7 +321,7 @@ def test_the_networks_of_one_seed_share_what_they_should():
         assert nets.half_a.start is nets.half_b.start is None  # nothing that saw the other half
         assert nets.scratch.changed(augmented=True) == nets.augmented
         assert {model.dataset for model in vars(nets).values()} == {dataset}
-    assert networks("cifar10").pgd_defense.stages == [40, 26, EPOCHS["cifar10"]["pgd_defense"]]
+    assert networks("cifar10").pgd_defense.stages == [40, 11, 33, EPOCHS["cifar10"]["pgd_defense"]]
     course = networks("cifar10").scratch
     # The course's settings, but for the number of epochs.
     assert course.changed(epochs=30) == TrainResNet(seed=course.seed)

@@ -127,19 +127,6 @@ def test_the_schedule_counts_batches_and_is_resumed(tmp_path):
     assert stored["optimizer"]["param_groups"][0]["lr"] == 0.05 * 0.5 ** (16 // 3)
 
 
-def test_the_mean_of_the_weights_is_over_the_asked_for_epochs_also_when_resumed(tmp_path):
-    _, progress = fit(epochs=4, snapshots=[1, 3, 4])
-    mean, _ = fit(epochs=4, averaged=[1, 3, 4])
-    for name, value in mean.state_dict().items():
-        expected = torch.stack([state[name] for state in progress.snapshots.values()]).mean(0)
-        torch.testing.assert_close(value, expected)
-    checkpoint = tmp_path / "run.pt"
-    with pytest.raises(training.OutOfTime):
-        fit(epochs=4, averaged=[1, 3, 4], checkpoint=checkpoint, deadline=0.0)
-    resumed, _ = fit(epochs=4, averaged=[1, 3, 4], checkpoint=checkpoint)
-    assert same(dict(resumed.state_dict()), dict(mean.state_dict()))
-
-
 def test_a_longer_run_goes_on_where_a_shorter_one_ended(tmp_path):
     checkpoint = tmp_path / "run.pt"
     fit(epochs=2, checkpoint=checkpoint)

@@ -9,7 +9,7 @@ import hashlib
 
 from hw3lib import runs
 from hw3lib.experiments.attacked import UnderAttack, intervals
-from hw3lib.experiments.resnet_training import TrainResNet, pretraining
+from hw3lib.experiments.resnet_training import pretraining
 
 PATH = runs.PUBLISHED / "resnet18.md"
 """Where the card ships, beside the runs."""
@@ -29,16 +29,17 @@ robust.
 **Data.** The 50,000 training images of CIFAR-10, checksum `{data}`.
 
 **Recipe.** SGD with batches of {s.batch_size}, Nesterov momentum {s.momentum:g} and weight decay
-{s.weight_decay:g}; flips, crops from a border of four pixels, and a square of
-{s.erased} × {s.erased} pixels blanked in each image. First {first.epochs} epochs in one cycle of
-the learning rate up to {first.learning_rate:g}, with labels smoothed by
-{first.defense.label_smoothing:g}. Then {s.epochs} epochs at a constant {s.learning_rate:g} on
-labels as they are; the weights are the mean of those after each of these epochs but the first
-quarter (Izmailov et al. 2018). Seed {s.seed}.
+{s.weight_decay:g}; flips, crops from a border of four pixels, and a blanked square in each image.
+First {first.epochs} epochs in one cycle of the learning rate up to {first.learning_rate:g}, with
+squares of {first.erased} pixels and labels smoothed by {first.defense.label_smoothing:g}. Then
+{second.epochs} epochs at a constant {second.learning_rate:g}, with labels as they are. Then
+{s.epochs} epochs from {s.learning_rate:g} straight down to zero, with squares of {s.erased} pixels.
+Seed {s.seed}.
 
 **Measured** in float32 from the float16 weights of the file: accuracy on all test images, and on
 the quarter that the course tests on, with 95 % intervals (Wilson). The other three quarters are the
-course's validation images. They chose no weights here.
+course's validation images. They chose no weights here, since each
+stage keeps its last.
 
 | under | all test images | course's |
 |---|---|---|
@@ -66,12 +67,15 @@ def model_card() -> str:
         RunError: the published run is damaged.
     """
     settings = pretraining()
-    stages = [runs.run(stage) for stage in (_first(settings), settings)]
+    second = settings.start
+    assert second, "the recipe has three stages"
+    stages = [runs.run(stage) for stage in (settings.first, second, settings)]
     weights = runs.run(settings, weights=True).path.with_suffix(".safetensors")
     measured = intervals(runs.run(UnderAttack(model=settings)))
     return CARD.format(
         s=settings,
-        first=_first(settings),
+        first=settings.first,
+        second=second,
         key=stages[-1].key,
         parameters=stages[-1].results["num_parameters"],
         rows="\n".join(
@@ -83,11 +87,6 @@ def model_card() -> str:
         digest=hashlib.sha256(weights.read_bytes()).hexdigest(),
         **stages[-1].provenance,
     )
-
-
-def _first(settings: TrainResNet) -> TrainResNet:
-    assert settings.start, "the recipe has two stages"
-    return settings.start
 
 
 if __name__ == "__main__":

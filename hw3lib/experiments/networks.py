@@ -53,7 +53,7 @@ def networks(dataset: str = "cifar10", seed: int = 0, epochs: int | None = None)
     ready, base = _recipes(dataset, seed, epochs)
     base = base.changed(epochs=number["scratch"])
     # The first stage without its squares, which cost more than they give in so few epochs.
-    half = (ready.start or ready).changed(erased=0, epochs=number["half"])
+    half = ready.first.changed(erased=0, epochs=number["half"])
     return Networks(
         pretrained=ready,
         scratch=base,

@@ -48,7 +48,7 @@ STUDIED = {"shapes": 200, "cifar10": 500}
 """Test images in the studies of part 2 that are not about accuracy."""
 
 ON_CIFAR10 = (
-    "first_stage", "pretrained", "pretrained_attacked", "scratch", "scratch_attacked", "augmented",
+    "first_stage", "second_stage", "pretrained", "pretrained_attacked", "scratch", "scratch_attacked", "augmented",
     "augmented_attacked", "fgsm_defense", "fgsm_defense_attacked", "pgd_defense",
     "pgd_defense_attacked", "pictures", "sign", "deviations", "fgsm_defense_deviations",
     "pgd_defense_deviations", "side_by_side", "loss_against_batch",
@@ -133,7 +133,7 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
     }
     halves = (nets.half_a, nets.half_b, nets.half_c)
     return {
-        **({"first_stage": ready.start} if ready.start else {}),
+        **({"first_stage": ready.first, "second_stage": ready.start} if ready.start else {}),
         **vars(nets),
         "alphas": alphas,
         **{f"{name}_attacked": settings for name, settings in attacked.items()},

@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
-from torch.optim import swa_utils
 
 from hw3lib import data, stats, training
 from hw3lib.defenses import Defense, ImageObjective, Standard, predict
@@ -20,9 +19,6 @@ SIZES = {"resnet18": {"width": 64, "blocks": 2}, "small": {"width": 16, "blocks"
 
 STEP_EPOCHS = 7
 """The course's schedule divides the learning rate by ten every so many epochs."""
-
-AVERAGED = 0.75
-"""Share of the epochs, the last ones, over whose weights the mean is taken where it is kept."""
 
 
 class TrainResNet(Settings):
@@ -41,9 +37,9 @@ class TrainResNet(Settings):
         erased: side of a square of each training image that is blanked (cutout); 0 blanks none.
         epochs, batch_size, learning_rate, momentum, nesterov, weight_decay: of SGD.
         schedule: "step" divides the learning rate by ten every seven epochs; "one_cycle" rises to
-            it and falls to zero (Smith and Topin 2018); "constant" leaves it.
-        keep: weights of the "best" validation epoch, or of the "last", or the "average" of those
-            after each epoch, the first quarter left out (Izmailov et al. 2018).
+            it and falls to zero (Smith and Topin 2018); "constant" leaves it; "linear" lets it
+            fall to zero from the first step.
+        keep: weights of the "best" validation epoch, or of the "last".
         seed: of the initial weights, the order of the images, and the augmentation.
     """
 
@@ -63,20 +59,25 @@ class TrainResNet(Settings):
     momentum: Annotated[float, Ge(0)] = 0.9
     nesterov: bool = False
     weight_decay: Annotated[float, Ge(0)] = 0.0
-    schedule: Literal["step", "one_cycle", "constant"] = "step"
-    keep: Literal["best", "last", "average"] = "best"
+    schedule: Literal["step", "one_cycle", "constant", "linear"] = "step"
+    keep: Literal["best", "last"] = "best"
     seed: int = 0
 
     @property
     def line(self) -> str:
-        """Runs that differ only in their epochs share a checkpoint, if they agree until then."""
-        alone = self.schedule == "one_cycle" or self.keep == "average"
+        """Runs that differ only in their epochs share a checkpoint, if their schedules agree."""
+        alone = self.schedule in ("one_cycle", "linear")
         return self.key if alone else self.changed(epochs=0).key
 
     @property
     def stages(self) -> list[int]:
         """Epochs of each training that the weights went through, the first one first."""
         return [*(self.start.stages if self.start else []), self.epochs]
+
+    @property
+    def first(self) -> TrainResNet:
+        """The training from scratch that the weights come from."""
+        return self.start.first if self.start else self
 
     def compute(self, context: Context) -> Outcome:
         device = training.pick_device(context.device)
@@ -89,10 +90,6 @@ class TrainResNet(Settings):
         progress = self.fit(
             model, objective, checkpoint=context.checkpoint, deadline=context.deadline
         )
-        if self.keep == "average":
-            # Batch norm's statistics belong to other weights; those of the mean are measured.
-            batches = (data.to_pixels(images) for images in objective.train.split(500))
-            swa_utils.update_bn(batches, model)
         state = progress.best_state if self.keep == "best" else training.cpu_state(model)
         # Half precision halves the file; what is measured is what is stored.
         weights = {name: _half(value) for name, value in state.items()}
@@ -177,17 +174,16 @@ class TrainResNet(Settings):
             return optimizer, schedulers.StepLR(optimizer, STEP_EPOCHS * steps_per_epoch)
         if self.schedule == "constant":
             return optimizer, schedulers.ConstantLR(optimizer, factor=1.0)
+        steps = max(self.epochs, 1) * steps_per_epoch
+        if self.schedule == "linear":
+            return optimizer, schedulers.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
         return optimizer, schedulers.OneCycleLR(
-            optimizer,
-            self.learning_rate,
-            total_steps=max(self.epochs, 1) * steps_per_epoch + 1,
-            cycle_momentum=False,
+            optimizer, self.learning_rate, total_steps=steps + 1, cycle_momentum=False
         )
 
     def fit(self, model: ResNet, objective: ImageObjective, **options: Any) -> training.Progress:
         """Train; `options` go to `hw3lib.training.fit`."""
         steps = -(-objective.num_examples // self.batch_size)
-        first = round((1 - AVERAGED) * self.epochs) + 1
         optimizer, scheduler = self.optimizer(model, steps)
         return training.fit(
             model,
@@ -198,7 +194,6 @@ class TrainResNet(Settings):
             batch_size=self.batch_size,
             seed=self.seed,
             select="error",
-            averaged=range(first, self.epochs + 1) if self.keep == "average" else (),
             label=self.describe(),
             **options,
         )
@@ -215,14 +210,14 @@ class TrainResNet(Settings):
 
 
 def pretraining(seed: int = 0, epochs: int | None = None) -> TrainResNet:
-    """Our own recipe for the network that the course gives ready-made, in two stages.
+    """Our own recipe for the network that the course gives ready-made, in three stages.
 
-    Blanked squares keep both from learning the training images by heart. The first takes the
-    learning rate up and down again; the second keeps it high, wanders about, and what it keeps is
-    the mean of where it has been.
+    Blanked squares keep it from learning the training images by heart. The first stage takes the
+    learning rate up and down again. The others start once more from where that ended: one at a high
+    rate, away from the minimum that was found, and one down to zero, into a better one.
 
     Args:
-        seed: of both stages.
+        seed: of all stages.
         epochs: of each; None takes the recipe's.
     """
     first = TrainResNet(
@@ -238,13 +233,15 @@ def pretraining(seed: int = 0, epochs: int | None = None) -> TrainResNet:
         keep="last",
         seed=seed,
     )
-    return first.changed(
+    second = first.changed(
         start=first,
         defense=Standard(),
-        epochs=26 if epochs is None else epochs,
+        epochs=11 if epochs is None else epochs,
         learning_rate=0.05,
         schedule="constant",
-        keep="average",
+    )
+    return second.changed(
+        start=second, erased=8, epochs=33 if epochs is None else epochs, schedule="linear"
     )
 
 
