@@ -48,10 +48,10 @@ STUDIED = {"shapes": 200, "cifar10": 500}
 """Test images in the studies of part 2 that are not about accuracy."""
 
 ON_CIFAR10 = (
-    "first_stage", "second_stage", "pretrained", "pretrained_attacked", "scratch", "scratch_attacked", "augmented",
-    "augmented_attacked", "fgsm_defense", "fgsm_defense_attacked", "pgd_defense",
-    "pgd_defense_attacked", "pictures", "sign", "deviations", "fgsm_defense_deviations",
-    "pgd_defense_deviations", "side_by_side", "loss_against_batch",
+    "first_stage", "second_stage", "pretrained", "pretrained_attacked", "scratch",
+    "scratch_attacked", "augmented", "augmented_attacked", "fgsm_defense", "fgsm_defense_attacked",
+    "pgd_defense", "pgd_defense_attacked", "pictures", "sign", "deviations",
+    "fgsm_defense_deviations", "pgd_defense_deviations", "side_by_side", "loss_against_batch",
 )  # fmt: skip
 """Runs of part 2 that ship for the data of the course, too."""
 
