@@ -49,9 +49,8 @@ STUDIED = {"shapes": 200, "cifar10": 500}
 
 ON_CIFAR10 = (
     "first_stage", "second_stage", "pretrained", "pretrained_attacked", "scratch",
-    "scratch_attacked", "augmented", "augmented_attacked", "fgsm_defense", "fgsm_defense_attacked",
-    "pgd_defense", "pgd_defense_attacked", "pictures", "sign", "deviations",
-    "fgsm_defense_deviations", "pgd_defense_deviations", "side_by_side", "loss_against_batch",
+    "scratch_attacked", "augmented", "augmented_attacked", "pictures", "sign", "deviations",
+    "side_by_side",
 )  # fmt: skip
 """Runs of part 2 that ship for the data of the course, too."""
 
@@ -132,8 +131,9 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
         if not model.half
     }
     halves = (nets.half_a, nets.half_b, nets.half_c)
+    stages = {"first_stage": ready.first, "second_stage": ready.start} if ready.start else {}
     return {
-        **({"first_stage": ready.first, "second_stage": ready.start} if ready.start else {}),
+        **stages,
         **vars(nets),
         "alphas": alphas,
         **{f"{name}_attacked": settings for name, settings in attacked.items()},
@@ -141,9 +141,7 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
         "pictures": AdversarialPictures(model=ready, attack=COURSE_FGSM, seed=seed),
         "sign": GradientSign(model=ready, images=studied, seed=seed),
         "deviations": Deviations(model=ready, images=studied),
-        "fgsm_defense_deviations": Deviations(model=fgsm, images=studied),
-        "pgd_defense_deviations": Deviations(model=pgd, images=studied),
-        "side_by_side": SideBySide(model=ready),
+        **({"side_by_side": SideBySide(model=ready)} if dataset == "cifar10" else {}),
         "transfer": TransferStudy(models=halves, attacks=(COURSE_FGSM, PGD(8 / 255)), seed=seed),
         "loss_against_batch": LossAgainstBatch(model=ready, seed=seed),
         "radii": RadiusCurves(model=ready, images=studied, seed=seed),
