@@ -25,7 +25,6 @@ from hw3lib.experiments.marginal_likelihood import (
 from hw3lib.experiments.networks import networks
 from hw3lib.experiments.sample_quality import SampleQuality
 from hw3lib.experiments.sampling import SamplingTime
-from hw3lib.experiments.side_by_side import SideBySide
 from hw3lib.experiments.tightness import BoundTightness
 from hw3lib.experiments.transfer import TransferStudy
 from hw3lib.experiments.vae_scores import ScoreVAE
@@ -50,7 +49,6 @@ STUDIED = {"shapes": 200, "cifar10": 500}
 ON_CIFAR10 = (
     "first_stage", "second_stage", "pretrained", "pretrained_attacked", "scratch",
     "scratch_attacked", "augmented", "augmented_attacked", "pictures", "sign", "deviations",
-    "side_by_side",
 )  # fmt: skip
 """Runs of part 2 that ship for the data of the course, too."""
 
@@ -141,7 +139,6 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
         "pictures": AdversarialPictures(model=ready, attack=COURSE_FGSM, seed=seed),
         "sign": GradientSign(model=ready, images=studied, seed=seed),
         "deviations": Deviations(model=ready, images=studied),
-        **({"side_by_side": SideBySide(model=ready)} if dataset == "cifar10" else {}),
         "transfer": TransferStudy(models=halves, attacks=(COURSE_FGSM, PGD(8 / 255)), seed=seed),
         "loss_against_batch": LossAgainstBatch(model=ready, seed=seed),
         "radii": RadiusCurves(model=ready, images=studied, seed=seed),
