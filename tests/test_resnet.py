@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torchvision.models import resnet18 as torchvision_resnet18
 from hw3lib import data
 from hw3lib.attacks import PGD
 from hw3lib.experiments import model_card
+from hw3lib.experiments.resnet_training import _half, pretraining
 from hw3lib.resnet import CIFAR10_MEAN, CIFAR10_STD, Normalize, ResNet, resnet18
 from hw3lib.robustness import correct, withstood
 
@@ -82,6 +84,25 @@ def test_an_untrained_network_is_ready_to_be_evaluated_and_trained():
     model = resnet18()
     assert not model.training
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_the_pretrained_network_is_the_stored_run_in_full_precision(monkeypatch):
+    untrained = pretraining().build(torch.device("cpu")).state_dict()
+    weights = {name: _half(value).numpy() for name, value in untrained.items()}
+
+    def stored(settings, **options):
+        assert settings == pretraining()
+        assert options["weights"]
+        return SimpleNamespace(weights=weights)
+
+    monkeypatch.setattr("hw3lib.experiments.resnet_training.get_run", stored)
+    model = resnet18(pretrained=True)
+    assert not model.training
+    for parameter in model.parameters():
+        assert parameter.dtype == torch.float32
+        assert parameter.requires_grad
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, untrained[name], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.slow

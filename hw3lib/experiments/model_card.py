@@ -70,7 +70,7 @@ def model_card() -> str:
     second = settings.start
     assert second, "the recipe has three stages"
     stages = [runs.run(stage) for stage in (settings.first, second, settings)]
-    weights = runs.run(settings, weights=True).path.with_suffix(".safetensors")
+    weights = stages[-1].path.with_suffix(".safetensors")
     measured = intervals(runs.run(UnderAttack(model=settings)))
     return CARD.format(
         s=settings,
