@@ -19,6 +19,7 @@ from hw3lib.experiments import manifold, published
 from hw3lib.experiments.attacked import intervals, outcomes
 from hw3lib.experiments.beta_sweep import factor_alignment
 from hw3lib.experiments.classifier import TrainClassifier, load_classifier, predict
+from hw3lib.experiments.evaluation import RadiusCurves
 from hw3lib.experiments.published import Named
 from hw3lib.experiments.sample_quality import blocks_of, early_excess
 from hw3lib.experiments.vae_training import TrainVAE, load_vae
@@ -163,6 +164,14 @@ def with_habits(deviations: Run, *habits: str) -> NDArray[np.float64]:
     return left.astype(np.float64)
 
 
+def at_radius(curves: Run, attack: str, radius: float) -> NDArray[np.float64]:
+    """For each test image 1 if it is still classified rightly at a radius, in steps of 1/255."""
+    row = curves.results["attacks"].index(attack)
+    column = cast(RadiusCurves, curves.settings).eps_values.index(radius / 255)
+    left: NDArray[np.bool_] = curves.arrays["right"][row, column]
+    return left.astype(np.float64)
+
+
 def best_validation_accuracy(training: Run) -> float:
     """The highest accuracy on clean validation images after any epoch."""
     return float(1 - history(training, "val_error")[1:].min())
@@ -193,8 +202,8 @@ def _tiles(plane: TrainVAE, size: int) -> Tensor:
 FUNCTIONS: dict[str, Callable[..., Any] | Any] = {
     function.__name__: function
     for function in (
-        best_validation_accuracy, blocks_of, course_accuracy, early_excess, factor_alignment,
-        history, scores_of, tile_classes, tiles, train_bpd,
+        at_radius, best_validation_accuracy, blocks_of, course_accuracy, early_excess,
+        factor_alignment, history, scores_of, tile_classes, tiles, train_bpd,
         with_habits, withstands,
     )
 } | {

@@ -25,6 +25,7 @@ from hw3lib.experiments.marginal_likelihood import (
 from hw3lib.experiments.networks import networks
 from hw3lib.experiments.sample_quality import SampleQuality
 from hw3lib.experiments.sampling import SamplingTime
+from hw3lib.experiments.side_by_side import SideBySide
 from hw3lib.experiments.tightness import BoundTightness
 from hw3lib.experiments.transfer import TransferStudy
 from hw3lib.experiments.vae_scores import ScoreVAE
@@ -47,8 +48,13 @@ STUDIED = {"shapes": 200, "cifar10": 500}
 """Test images in the studies of part 2 that are not about accuracy."""
 
 ON_CIFAR10 = (
-    "first_stage", "second_stage", "pretrained", "pretrained_attacked", "scratch",
-    "scratch_attacked", "augmented", "augmented_attacked", "pictures", "sign", "deviations",
+    "first_stage", "second_stage", "pretrained", "scratch", "augmented", "fgsm_defense",
+    "pgd_defense", "half_a", "half_b", "half_c", "smooth", "sharp",
+    "pretrained_attacked", "scratch_attacked", "augmented_attacked", "fgsm_defense_attacked",
+    "pgd_defense_attacked", "smooth_attacked", "sharp_attacked",
+    "pictures", "sign", "side_by_side", "loss_against_batch", "transfer",
+    "deviations", "fgsm_defense_deviations", "pgd_defense_deviations",
+    "radii", "fgsm_defense_radii", "strength", "pgd_defense_strength", "checklists",
 )  # fmt: skip
 """Runs of part 2 that ship for the data of the course, too."""
 
@@ -139,6 +145,9 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
         "pictures": AdversarialPictures(model=ready, attack=COURSE_FGSM, seed=seed),
         "sign": GradientSign(model=ready, images=studied, seed=seed),
         "deviations": Deviations(model=ready, images=studied),
+        "fgsm_defense_deviations": Deviations(model=fgsm, images=studied),
+        "pgd_defense_deviations": Deviations(model=pgd, images=studied),
+        "side_by_side": SideBySide(model=ready),
         "transfer": TransferStudy(models=halves, attacks=(COURSE_FGSM, PGD(8 / 255)), seed=seed),
         "loss_against_batch": LossAgainstBatch(model=ready, seed=seed),
         "radii": RadiusCurves(model=ready, images=studied, seed=seed),
@@ -146,8 +155,8 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
         "strength": AttackStrength(model=ready, images=studied, seed=seed),
         "pgd_defense_strength": AttackStrength(model=pgd, images=studied, seed=seed),
         "checklists": tuple(
-            Checklist(model=model, surrogate=nets.scratch, images=studied, seed=seed)
-            for model in (ready, fgsm, pgd)
+            Checklist(model=model, surrogate=surrogate, images=studied, seed=seed)
+            for model, surrogate in ((ready, fgsm), (fgsm, ready), (pgd, ready))
         ),
     }
 
