@@ -212,23 +212,36 @@ class PGD:
         return best.detach()
 
     def steps_to_fool(
-        self, model: Classifier, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
+        self,
+        model: Classifier,
+        x: Tensor,
+        y: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        judge: Classifier | None = None,
     ) -> Tensor:
         """How many steps fool the model on each image, (N,) int64, whatever `keep` says.
 
         0 where it is wrong before the first step, `steps + 1` where no step of any restart fools
         it. An image that is fooled is not attacked further, so this is cheaper than `__call__`.
+
+        Args:
+            model, x, y, generator: as in `__call__`.
+            judge: another model, which has to be fooled besides, and alone by the last step.
         """
         needed = "random starts" if self.random_start else ""
-        with checked(model, x, y, self.eps, generator, needed):
+        last = model if judge is None else judge
+        with checked(model, x, y, self.eps, generator, needed), evaluating(last):
             taken = torch.full((len(x),), self.steps + 1, device=x.device)
             for _ in range(self.restarts):
                 start = self._start(x, generator)
                 active = (taken > self.steps).nonzero().squeeze(1)
-                taken[active] = self._race(model, x[active], y[active], start[active])
+                taken[active] = self._race(model, x[active], y[active], start[active], last)
             return taken
 
-    def _race(self, model: Classifier, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
+    def _race(
+        self, model: Classifier, x: Tensor, y: Tensor, start: Tensor, judge: Classifier
+    ) -> Tensor:
         """Steps that fool each image from these starts; images drop out once they are fooled."""
         taken = torch.full((len(x),), self.steps + 1, device=x.device)
         lower, upper = bounds(x, self.eps)
@@ -240,9 +253,13 @@ class PGD:
                 gradient, logits = input_gradient(model, point, y, self.loss)
             else:
                 with torch.no_grad():
-                    logits = model(point)
+                    logits = judge(point)
             # Not the sign of the gain: rounded logits can tie, and argmax decides ties.
             fooled = (logits.argmax(1) == y) == self.targeted
+            if judge is not model and count < self.steps and fooled.any():
+                with torch.no_grad():
+                    verdict = judge(point[fooled]).argmax(1)
+                fooled[fooled.clone()] = (verdict == y[fooled]) == self.targeted
             taken[active[fooled]] = count
             if count < self.steps:
                 stays = ~fooled

@@ -36,7 +36,7 @@ _TWO_OUTPUTS = torch.tensor([[0, 1, 1], [1, 0, 1]], dtype=torch.float32)
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3 x 3 convolution with stride and padding 1, without bias.
+    """A 3 x 3 convolution with stride and padding 1.
 
     It gives what `nn.Conv2d` gives up to rounding, which in `winograd` is some six times as large.
     Where neither of the two ways below pays, it is `nn.Conv2d`.
@@ -45,10 +45,13 @@ class Conv3x3(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and len(x) >= MIN_IMAGES:
             if x.shape[2:] == (2, 2):
-                return toeplitz(x, self.weight)
+                return self._shifted(toeplitz(x, self.weight))
             if self._pays(x):
-                return winograd(x, self.weight)
+                return self._shifted(winograd(x, self.weight))
         return super().forward(x)
+
+    def _shifted(self, out: Tensor) -> Tensor:
+        return out if self.bias is None else out + self.bias[:, None, None]
 
     def _pays(self, x: Tensor) -> bool:
         """Whether these maps can be tiled, and the transforms are worth it and exact enough."""
@@ -63,6 +66,14 @@ class Conv3x3(nn.Conv2d):
         twin: Conv3x3 = skip_init(cls, *size, 3, padding=1, bias=False)
         twin.weight = conv.weight
         return twin
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the processor multiplies bfloat16 matrices natively, so that it is worth using."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return bool(probe())
 
 
 def toeplitz(x: Tensor, weight: Tensor) -> Tensor:

@@ -4,6 +4,9 @@ Almost every function returns masks (N,), true where an image is classified righ
 the attack. An image that is wrong before is not attacked and counts as wrong, and shares are of all
 images. `accuracy` turns a mask into a share with its interval.
 
+Our attacks look at a model's `approximation()` where it has one, as `hw3lib.resnet.ResNet` does;
+which images are fooled is always for the model itself to say.
+
 Random numbers come from a generator keyed by (seed, restart), handed to the images that are still
 right, in their order. So nothing depends on `batch_size` (where it does, the function says so), but
 which random start an image gets depends on which images before it are still right.
@@ -136,9 +139,10 @@ def step_curve(
             "or take restart_curve"
         )
     taken = torch.zeros_like(y)
-    draws = generator(seed, "attack")
+    draws, seen = generator(seed, "attack"), _seen(model)
     for batch in _batches(correct(model, x, y, batch_size=batch_size), batch_size):
-        taken[batch] = attack.steps_to_fool(model, x[batch], y[batch], generator=draws)
+        images, labels = x[batch], y[batch]
+        taken[batch] = attack.steps_to_fool(seen, images, labels, generator=draws, judge=model)
     return taken > torch.arange(attack.steps + 1, device=y.device)[:, None]
 
 
@@ -431,20 +435,32 @@ def _runs(
     restarts, run = 1, attack
     if isinstance(attack, PGD):
         restarts, run = attack.restarts, replace(attack, restarts=1)
+    seen = _seen(model) if isinstance(attack, FGSM | PGD) else model
     for restart in range(restarts):
         right, draws = right.clone(), generator(seed, "attack", restart)
         for batch in _batches(right, batch_size):
-            right[batch] = _survives(model, run, x[batch], y[batch], draws)
+            right[batch] = _survives(model, seen, run, x[batch], y[batch], draws)
         yield right
 
 
+def _seen(model: Classifier) -> Classifier:
+    """What attacks look at: a model's own `approximation()` if it has one, else the model."""
+    own = getattr(model, "approximation", None)
+    return own() if own else model
+
+
 def _survives(
-    model: Classifier, attack: Attack, x: Tensor, y: Tensor, draws: torch.Generator
+    model: Classifier,
+    seen: Classifier,
+    attack: Attack,
+    x: Tensor,
+    y: Tensor,
+    draws: torch.Generator,
 ) -> Tensor:
-    """Where one run leaves the model right, (N,), for images that are right before."""
+    """Where one run on what is seen leaves the model right, (N,), for images right before."""
     if isinstance(attack, PGD) and attack.keep == "best":
-        return attack.steps_to_fool(model, x, y, generator=draws) > attack.steps
-    return correct(model, attack(model, x, y, generator=draws), y, batch_size=len(x))
+        return attack.steps_to_fool(seen, x, y, generator=draws, judge=model) > attack.steps
+    return correct(model, attack(seen, x, y, generator=draws), y, batch_size=len(x))
 
 
 def _misled(

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from hw3lib import memory
+from hw3lib.convolution import has_bfloat16
 from hw3lib.data import generator
 from hw3lib.replay import Replayed
 
@@ -278,14 +279,6 @@ def device_name(device: torch.device) -> str:
 def pick_device(name: str | None = None) -> torch.device:
     """The named device, or a GPU where there is one, else the CPU."""
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether the processor multiplies bfloat16 matrices natively, so that it is worth using."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return bool(probe())
 
 
 class _Passes:

@@ -240,6 +240,34 @@ def test_steps_to_fool_agrees_with_attacking_step_by_step():
     assert len(counted.unique()) > 3
 
 
+def test_a_judge_has_to_be_fooled_besides():
+    model, (x, _) = Linear(), images(40)
+    y = torch.ones(len(x), dtype=torch.int64)
+
+    def judge(z):
+        return model(z) + torch.tensor([0.0, 0.8])  # the same gradient, fooled later
+
+    attack = PGD(0.2, steps=8, step=0.03)
+    alone = attack.steps_to_fool(model, x, y)
+    judged = attack.steps_to_fool(model, x, y, judge=judge)
+    assert torch.equal(judged, attack.steps_to_fool(judge, x, y))
+    assert (judged >= alone).all()
+    assert (judged > alone).any()
+
+
+def test_the_last_step_is_for_the_judge_alone():
+    x, _ = images(40)
+    sure = Linear()
+    with torch.no_grad():
+        answers = sure(x).argmax(1)
+
+    def flat(z):  # has no slope, so that no image moves
+        return 3.0 * torch.nn.functional.one_hot(sure(z).argmax(1), 2) + 0 * sure(z)
+
+    taken = PGD(0.2, steps=3).steps_to_fool(flat, x, answers, judge=lambda z: -sure(z))
+    assert (taken == 3).all()
+
+
 def test_steps_to_fool_with_restarts_finds_no_fewer_fooled():
     model, (x, y) = small_network().eval(), pictures(40)
     with torch.no_grad():

@@ -133,3 +133,53 @@ def test_published_weights_can_be_trained_on():
 
 def test_the_model_card_says_what_was_measured():
     assert model_card.PATH.read_text(encoding="utf-8") == model_card.model_card()
+
+
+def busy_network(**options):
+    """Untrained, but with statistics and scales as after training."""
+    torch.manual_seed(0)
+    model = ResNet(**options)
+    for part in model.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(part.running_mean, std=0.1)
+            torch.nn.init.normal_(part.bias, std=0.1)
+            torch.nn.init.uniform_(part.running_var, 0.5, 1.5)
+            torch.nn.init.uniform_(part.weight, 0.5, 1.5)
+    return model
+
+
+@pytest.mark.parametrize("num", [3, 40])
+def test_the_approximation_computes_the_same_but_for_rounding(num):
+    x = torch.rand(num, 3, 32, 32, dtype=torch.float64)
+    model = busy_network(width=8).double()
+    with torch.no_grad():
+        rough = model.approximation()(x)
+        torch.testing.assert_close(rough, model.eval()(x), rtol=0, atol=1e-10)
+
+
+def test_with_convolutions_of_our_own_it_computes_the_same_too(monkeypatch):
+    monkeypatch.setattr("hw3lib.resnet.has_bfloat16", lambda _device: False)
+    x, model = torch.rand(40, 3, 32, 32), busy_network(blocks=1).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model.approximation()(x), model(x), rtol=1e-3, atol=1e-3)
+
+
+def test_in_bfloat16_the_ends_stay_in_single_precision(monkeypatch):
+    monkeypatch.setattr("hw3lib.resnet.has_bfloat16", lambda _device: True)
+    x, model = torch.rand(3, 3, 32, 32), busy_network(width=8, blocks=1).eval()
+    rough = model.approximation()
+    kinds = {name.split(".")[0]: value.dtype for name, value in rough.named_parameters()}
+    assert kinds == {"conv1": torch.float32, "stages": torch.bfloat16, "fc": torch.float32}
+    with torch.no_grad():
+        logits = rough(x)
+        assert logits.dtype == torch.float32
+        torch.testing.assert_close(logits, model(x), rtol=0, atol=0.05 * float(logits.abs().max()))
+
+
+def test_the_approximation_leaves_the_network_as_it_was():
+    model = busy_network(width=4, blocks=1).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.approximation()
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -587,7 +587,7 @@ class Faulty(PGD):
         }[self.fault]
         return x if gives_up else super().perturb(model, x, y, generator=generator)
 
-    def steps_to_fool(self, model, x, y, *, generator=None):
+    def steps_to_fool(self, model, x, y, *, generator=None, judge=None):
         adversarial = self.perturb(model, x, y, generator=generator)
         return correct(model, adversarial, y) * (self.steps + 1)
 
@@ -741,3 +741,42 @@ def test_without_torchattacks_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchattacks", None)
     with pytest.raises(ImportError, match=r"pip install --no-deps torchattacks==3\.5\.1"):
         autoattack(MODEL, X, Y, 0.1)
+
+
+class WithApproximation(nn.Module):
+    def __init__(self, model, approximation):
+        super().__init__()
+        self.model, self.other = model, approximation
+
+    def forward(self, x):
+        return self.model(x)
+
+    def approximation(self):
+        return self.other
+
+
+def test_attacks_look_at_the_approximation_and_the_model_judges():
+    other = network(seed=5)
+    both = WithApproximation(MODEL, other)
+    for attack in (FGSM(0.05), PGD(0.05, steps=4)):
+        judged = correct(MODEL, attack(other, X, Y), Y) & correct(MODEL, X, Y)
+        assert torch.equal(withstood(both, attack, X, Y), judged)
+        assert not torch.equal(judged, withstood(MODEL, attack, X, Y))
+
+
+@pytest.mark.parametrize("attack", [BEST, RANDOM])
+def test_what_fools_the_approximation_alone_does_not_count(attack):
+    """What its gradients find is kept only where the model is fooled."""
+    both = WithApproximation(MODEL, network(seed=6))
+    right = withstood(both, attack, X, Y)
+    assert (right <= correct(MODEL, X, Y)).all()
+    # An attack that was made for another model fools fewer.
+    assert right.sum() > withstood(MODEL, attack, X, Y).sum()
+    curve = step_curve(both, replace(attack, restarts=1), X, Y)
+    assert torch.equal(curve[-1], withstood(both, replace(attack, restarts=1), X, Y))
+
+
+def test_the_exact_approximation_changes_nothing():
+    both = WithApproximation(MODEL, copy.deepcopy(MODEL))
+    for attack in ATTACKS:
+        assert torch.equal(withstood(both, attack, X, Y), withstood(MODEL, attack, X, Y))
