@@ -63,12 +63,9 @@ class Bench:
 
     @cached_property
     def undefended_settings(self) -> TrainResNet:
-        """The pretrained network where it is published, else a ResNet-18 trained on shapes."""
-        from hw3lib import runs
-
-        pretrained = networks("cifar10").pretrained
-        if runs.find(pretrained, weights=True) and self.pictures.name == "cifar10":
-            return pretrained
+        """The published network, or a ResNet-18 for shapes, whose defence trains in no time."""
+        if self.pictures.name == "cifar10" and not self.quick:
+            return networks("cifar10").pretrained
         return TrainResNet(
             dataset="shapes", augmented=True, epochs=3, batch_size=64, learning_rate=0.02
         )
