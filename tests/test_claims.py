@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,6 +80,20 @@ def test_no_run_and_no_number_are_errors():
 def test_an_unknown_name_is_an_error():
     with pytest.raises(ValueError, match="names vea: no run or function"):
         evidence.judge(claim(evidence='vea.results["test"]["bpd"]'))
+
+
+def test_a_curve_is_read_at_a_radius_that_it_has():
+    right = np.zeros((2, 3, 4), dtype=bool)
+    right[1, 2] = [True, False, True, True]
+    curves = SimpleNamespace(
+        settings=SimpleNamespace(eps_values=(0.0, 1 / 255, 4 / 255)),
+        results={"attacks": ["fgsm", "pgd"]},
+        arrays={"right": right},
+    )
+    assert evidence.at_radius(curves, "pgd", 4).tolist() == [1, 0, 1, 1]
+    assert not evidence.at_radius(curves, "fgsm", 4).any()
+    with pytest.raises(ValueError, match="not in tuple"):
+        evidence.at_radius(curves, "pgd", 3)
 
 
 def test_runs_without_a_seed_count_once():
