@@ -20,6 +20,7 @@ from benchmarks.gpu import LIMITS, seconds_on_gpu
 from benchmarks.rows import Bench, all_rows, startup
 from benchmarks.timing import Row
 from hw3lib import training
+from hw3lib.convolution import has_bfloat16
 
 LIMIT_IMPORT, LIMIT_HELP = 0.3, 1.0
 
@@ -40,7 +41,7 @@ def main(
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "device": training.device_name(device),
-        "bfloat16": training.has_bfloat16(torch.device("cpu")),
+        "bfloat16": has_bfloat16(torch.device("cpu")),
         "quick": quick,
         "rows": {},
     }
@@ -57,6 +58,7 @@ def main(
     if not only:
         content["startup"] = startup(3)
         content["growth"] = growth.attack_growth(bench) | {"epochs": growth.epoch_growth(bench)}
+        content["passes"] = growth.passes(bench)
         content["peak memory"] = growth.peak_memory()
         content["gpu"] = {name: seconds_on_gpu(name) for name in LIMITS}
         console.print(rest(content))
@@ -94,6 +96,8 @@ def rest(content: dict[str, Any]) -> Table:
         table.add_row(name, f"{seconds:.2f} s (at most {limits[name]:g} s)")
     for name, points in content["growth"].items():
         table.add_row(f"seconds by {name}", ", ".join(f"{k}: {v:.2f}" for k, v in points.items()))
+    for name, images in content["passes"].items():
+        table.add_row(f"images through the network, {name}", f"{images:,}")
     points = content["peak memory"]
     table.add_row(
         "MB above the data by images", ", ".join(f"{k}: {v:.0f}" for k, v in points.items())

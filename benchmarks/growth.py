@@ -1,20 +1,22 @@
-"""How cost grows: seconds against epochs, images, steps and batch size, and peak memory."""
+"""How cost grows: seconds by epochs, images, steps and batch size; passes; peak memory."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 
 import torch
+from torch import Tensor, nn
 
-from benchmarks.rows import EIGHT, Bench, train
+from benchmarks.rows import EIGHT, RADII, STEPS, Bench, train
 from benchmarks.timing import seconds
 from hw3lib import data
 from hw3lib.attacks import PGD
 from hw3lib.experiments.vae_training import TrainVAE
-from hw3lib.robustness import withstood
+from hw3lib.robustness import eps_curve, withstood
 
 # An attack that visits every image at every step, so that the amount of work is known.
 FULL = PGD(EIGHT, steps=4, keep="last")
@@ -59,6 +61,33 @@ def attack_growth(bench: Bench) -> dict[str, dict[str, float]]:
         "steps": {str(num): steps(num) for num in (2, 4, 8)},
         "batch size": {str(size): batch(size) for size in (10, 50, 100)},
     }
+
+
+class Counted(nn.Module):
+    """A model that counts the images that it sees."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.images = model, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.images += len(x)
+        logits: Tensor = self.model(x)
+        return logits
+
+
+def passes(bench: Bench) -> dict[str, int]:
+    """Images that go through the network for a curve over eight radii, and for eight runs.
+
+    Their ratio is the most that the curve can win: both spend their time on these passes.
+    """
+    x, y = (part[:200] for part in bench.attacked)
+    attack = PGD(EIGHT, steps=STEPS, keep="best")
+    curve, runs = Counted(bench.undefended).eval(), Counted(bench.undefended).eval()
+    eps_curve(curve, attack, x, y, RADII)
+    for eps in RADII:
+        withstood(runs, replace(attack, eps=eps), x, y)
+    return {"one curve": curve.images, "eight runs": runs.images}
 
 
 def epoch_growth(bench: Bench) -> dict[str, float]:

@@ -250,14 +250,16 @@ def accuracy_by(
     return accuracy
 
 
+RADII = tuple(k / 255 for k in (0.25, 0.5, 1, 2, 4, 8, 16, 32))
+
+
 def radius_sweep(bench: Bench, rival: str = "") -> Row:
     """A curve over eight radii in one call, against a run for each, by us or another library."""
     model, (x, y) = bench.undefended, bench.attacked
-    radii = [k / 255 for k in (0.25, 0.5, 1, 2, 4, 8, 16, 32)]
     attack = PGD(EIGHT, steps=STEPS, keep="best")
 
     def ours() -> float:
-        return float(eps_curve(model, attack, x, y, radii).double().mean())
+        return float(eps_curve(model, attack, x, y, RADII).double().mean())
 
     def alone(eps: float) -> float:
         return float(withstood(model, PGD(eps, steps=STEPS, keep="best"), x, y).double().mean())
@@ -265,7 +267,7 @@ def radius_sweep(bench: Bench, rival: str = "") -> Row:
     one_run = accuracy_by(rival, model, x, y) if rival else alone
 
     def theirs() -> float:
-        return statistics.mean(map(one_run, radii))
+        return statistics.mean(map(one_run, RADII))
 
     outcomes = alternate(ours, theirs, bench.rounds)
     return Row(
