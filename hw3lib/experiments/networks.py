@@ -28,7 +28,6 @@ class Networks:
         fgsm_defense, pgd_defense: questions 2.2 and 2.3, both from `pretrained`.
         half_a, half_b: on disjoint halves of the data, from the same initial weights.
         half_c: as `half_b`, from other initial weights.
-        smooth, sharp: `pretrained` trained on for a little, alike but for smoothed labels.
     """
 
     pretrained: TrainResNet
@@ -39,8 +38,6 @@ class Networks:
     half_a: TrainResNet
     half_b: TrainResNet
     half_c: TrainResNet
-    smooth: TrainResNet
-    sharp: TrainResNet
 
 
 def networks(dataset: str = "cifar10", seed: int = 0, epochs: int | None = None) -> Networks:
@@ -57,9 +54,6 @@ def networks(dataset: str = "cifar10", seed: int = 0, epochs: int | None = None)
     base = base.changed(epochs=number["scratch"])
     # The first stage without its squares, which cost more than they give in so few epochs.
     half = ready.first.changed(erased=0, epochs=number["half"])
-    longer = ready.changed(
-        start=ready, erased=0, learning_rate=0.01, schedule="linear", epochs=number["longer"]
-    )
     return Networks(
         pretrained=ready,
         scratch=base,
@@ -78,14 +72,12 @@ def networks(dataset: str = "cifar10", seed: int = 0, epochs: int | None = None)
         half_a=half.changed(half="a"),
         half_b=half.changed(half="b"),
         half_c=half.changed(half="b", seed=seed + OTHER_SEED),
-        smooth=longer.changed(defense=Standard(label_smoothing=0.1)),
-        sharp=longer.changed(defense=Standard()),
     )
 
 
 EPOCHS = {
-    "cifar10": {"scratch": 8, "fgsm_defense": 6, "pgd_defense": 1, "half": 6, "longer": 2},
-    "shapes": {"scratch": 8, "fgsm_defense": 5, "pgd_defense": 5, "half": 16, "longer": 2},
+    "cifar10": {"scratch": 8, "fgsm_defense": 6, "pgd_defense": 1, "half": 6},
+    "shapes": {"scratch": 8, "fgsm_defense": 5, "pgd_defense": 5, "half": 16},
 }
 """Passes over the training images, for all but the pretrained networks. The course makes 30 and
 divides the learning rate by ten after every seventh; on CIFAR-10 that takes a CPU days."""
