@@ -135,9 +135,15 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
         if not model.half
     }
     halves = (nets.half_a, nets.half_b, nets.half_c)
-    stages = {"first_stage": ready.first, "second_stage": ready.start} if ready.start else {}
+    only_there: dict[str, Named] = {}
+    if ready.start:  # a recipe of several stages, on CIFAR-10
+        only_there = {
+            "first_stage": ready.first,
+            "second_stage": ready.start,
+            "side_by_side": SideBySide(model=ready),
+        }
     return {
-        **stages,
+        **only_there,
         **vars(nets),
         "alphas": alphas,
         **{f"{name}_attacked": settings for name, settings in attacked.items()},
@@ -147,7 +153,6 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
         "deviations": Deviations(model=ready, images=studied),
         "fgsm_defense_deviations": Deviations(model=fgsm, images=studied),
         "pgd_defense_deviations": Deviations(model=pgd, images=studied),
-        "side_by_side": SideBySide(model=ready),
         "transfer": TransferStudy(models=halves, attacks=(COURSE_FGSM, PGD(8 / 255)), seed=seed),
         "loss_against_batch": LossAgainstBatch(model=ready, seed=seed),
         "radii": RadiusCurves(model=ready, images=studied, seed=seed),
