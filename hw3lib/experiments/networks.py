@@ -76,7 +76,7 @@ def networks(dataset: str = "cifar10", seed: int = 0, epochs: int | None = None)
 
 
 EPOCHS = {
-    "cifar10": {"scratch": 8, "fgsm_defense": 6, "pgd_defense": 1, "half": 6},
+    "cifar10": {"scratch": 8, "fgsm_defense": 4, "pgd_defense": 1, "half": 6},
     "shapes": {"scratch": 8, "fgsm_defense": 5, "pgd_defense": 5, "half": 16},
 }
 """Passes over the training images, for all but the pretrained networks. The course makes 30 and
