@@ -37,6 +37,7 @@ from hw3lib.experiments.networks import EPOCHS, networks
 from hw3lib.experiments.resnet_training import TrainResNet, load_resnet
 from hw3lib.experiments.side_by_side import OTHERS, SideBySide, counterpart
 from hw3lib.experiments.transfer import TransferStudy
+from hw3lib.resnet import ResNet
 
 TINY = TrainResNet(dataset="shapes", network="small", epochs=1, batch_size=128, learning_rate=0.05)
 
@@ -229,6 +230,13 @@ def test_defences_agree_in_evaluation_mode_and_differ_in_training_mode(cache):
     run = stored(LossAgainstBatch(model=TINY, attack=FGSM(0.05), batches=2, batch_size=16))
     assert run.arrays["eval_difference"].max() < 1e-4  # float32
     assert run.arrays["train_difference"].min() > 1e-2
+
+
+def test_the_cosine_of_eleven_million_numbers_is_not_above_one():
+    study = LossAgainstBatch(model=TINY, attack=FGSM(0.05), batches=2, batch_size=2)
+    torch.manual_seed(0)
+    table = study.measure(ResNet(), torch.rand(4, 3, 32, 32), torch.arange(4))
+    torch.testing.assert_close(table["eval_cosine"], torch.ones(2).double(), rtol=0, atol=1e-9)
 
 
 def test_more_steps_and_restarts_never_help_the_defender(cache):

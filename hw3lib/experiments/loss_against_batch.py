@@ -78,7 +78,10 @@ class LossAgainstBatch(Settings):
 def _gradient(
     model: ResNet, defense: AdversarialLoss | JoinedBatch, x: Tensor, y: Tensor
 ) -> Tensor:
-    """The gradient of a defence's loss with respect to all parameters, in one vector."""
+    """The gradient of a defence's loss with respect to all parameters, in one vector.
+
+    In double precision: single is too short for the sums over eleven million entries that follow.
+    """
     loss, _ = defense.loss(model, x, y)
     gradients = torch.autograd.grad(loss, list(model.parameters()))
-    return torch.cat([gradient.flatten() for gradient in gradients])
+    return torch.cat([gradient.flatten() for gradient in gradients]).double()
