@@ -49,11 +49,9 @@ STUDIED = {"shapes": 200, "cifar10": 500}
 
 ON_CIFAR10 = (
     "first_stage", "second_stage", "pretrained", "scratch", "augmented", "fgsm_defense",
-    "pgd_defense", "half_a", "half_b", "half_c",
-    "pretrained_attacked", "scratch_attacked", "augmented_attacked", "fgsm_defense_attacked",
-    "pgd_defense_attacked",
-    "pictures", "sign", "side_by_side", "loss_against_batch", "transfer",
-    "deviations", "fgsm_defense_deviations", "pgd_defense_deviations",
+    "pgd_defense", "pretrained_attacked", "scratch_attacked", "augmented_attacked",
+    "fgsm_defense_attacked", "pgd_defense_attacked", "pictures", "sign", "side_by_side",
+    "loss_against_batch", "deviations", "fgsm_defense_deviations", "pgd_defense_deviations",
     "radii", "fgsm_defense_radii", "strength", "pgd_defense_strength", "checklists",
 )  # fmt: skip
 """Runs of part 2 that ship for the data of the course, too."""
