@@ -104,7 +104,8 @@ def rest(content: dict[str, Any]) -> Table:
     )
     for name, seconds in content["gpu"].items():
         shown = "unmeasured, needs a GPU" if seconds is None else f"{seconds:.1f} s"
-        table.add_row(f"GPU: {name}", f"{shown} (at most {LIMITS[name]:g} s)")
+        limit = LIMITS[name]
+        table.add_row(f"GPU: {name}", shown + (f" (at most {limit:g} s)" if limit else ""))
     return table
 
 

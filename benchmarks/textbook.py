@@ -50,8 +50,10 @@ def vae_epoch(model: VAE, images: Tensor, batch_size: int, learning_rate: float)
     loader = DataLoader(data, batch_size, shuffle=True, num_workers=WORKERS)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     model.train()
+    device = next(model.parameters()).device
     total = 0.0
-    for x, _ in loader:
+    for levels, _ in loader:
+        x = levels.to(device)
         mean, log_std = model.encode(x)
         z = mean + log_std.exp() * torch.randn_like(mean)
         nll = F.cross_entropy(model.decode(z), x, reduction="none").sum((1, 2))

@@ -18,6 +18,7 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
@@ -26,6 +27,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import platformdirs
+import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from safetensors.numpy import load_file, save_file
@@ -325,7 +327,7 @@ def compute(
     canary = settings.canary()
     started = time.monotonic()
     checkpoint = checkpoint_path(settings, canary)
-    with memory.kept():
+    with memory.kept(), repeatable():
         outcome = settings.compute(Context(device, checkpoint, deadline))
     seconds = outcome.seconds or time.monotonic() - started
     stored = read(_store(settings, outcome, canary, seconds, root or cache_dir()))
@@ -333,6 +335,14 @@ def compute(
         # No longer run goes on from it, and a later computation must not take it for its own.
         checkpoint.unlink(missing_ok=True)
     return stored
+
+
+def repeatable() -> AbstractContextManager[None]:
+    """On a GPU, the same bits in every run, and float32 where float32 is asked for."""
+    exact: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    return exact
 
 
 def checkpoint_path(settings: Settings, canary: list[float]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import time
@@ -13,6 +14,8 @@ import torch
 from hw3lib import runs
 from hw3lib.runs import Run, Settings
 from hw3lib.training import OutOfTime
+
+logger = logging.getLogger("hw3lib")
 
 
 def needed(settings: Settings) -> set[Settings]:
@@ -47,6 +50,8 @@ def compute_all(
     Raises:
         OutOfTime: the deadline came first; what could be finished was yielded.
         ValueError: `jobs` is below 1.
+        Exception: what the first run to fail raised. With several processes it comes last, after
+            all runs that are not made from one that failed.
     """
     if jobs < 1:
         raise ValueError(f"jobs={jobs}: need at least one process")
@@ -56,22 +61,33 @@ def compute_all(
         return
     left, running = list(wanted), dict[Future[Run], Settings]()
     late: OutOfTime | None = None
+    failed: list[Exception] = []
     context = multiprocessing.get_context("spawn")  # a fork would share the GPU's state
     with ProcessPoolExecutor(jobs, context, initializer=_share_cores, initargs=(jobs,)) as pool:
         while (left and not late) or running:
             unfinished = {*left, *running.values()}
-            ready = [settings for settings in left if not needed(settings) & unfinished]
-            for settings in [] if late else ready[: jobs - len(running)]:
+            for settings in [] if late else list(left):
+                lines = {one.line for one in running.values()}  # two would share a checkpoint
+                if len(running) == jobs:
+                    break
+                if needed(settings) & unfinished or settings.line in lines:
+                    continue
                 left.remove(settings)
                 task = pool.submit(_compute, settings, device, deadline)
                 running[task] = settings
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for task in finished:
-                del running[task]
+                settings = running.pop(task)
                 try:
                     yield task.result()
                 except OutOfTime as error:
                     late = error
+                except Exception as error:
+                    logger.exception("%s failed", settings.describe())
+                    failed.append(error)
+                    left = [other for other in left if settings not in needed(other)]
+    if failed:
+        raise failed[0]
     if late:
         raise late
 

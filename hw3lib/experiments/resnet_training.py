@@ -65,9 +65,12 @@ class TrainResNet(Settings):
 
     @property
     def line(self) -> str:
-        """Runs that differ only in their epochs share a checkpoint, if their schedules agree."""
+        """Runs that differ only in their epochs share a checkpoint, if their schedules agree.
+
+        So do those that keep other weights of the same training.
+        """
         alone = self.schedule in ("one_cycle", "linear")
-        return self.key if alone else self.changed(epochs=0).key
+        return self.key if alone else self.changed(epochs=0, keep="best").key
 
     @property
     def stages(self) -> list[int]:
