@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hw3lib import claims, report, runs, stats
 from hw3lib.bounds import bits_per_dim
@@ -18,11 +17,9 @@ from hw3lib.claims import Claim, Judgement
 from hw3lib.experiments import manifold, published
 from hw3lib.experiments.attacked import intervals, outcomes
 from hw3lib.experiments.beta_sweep import factor_alignment
-from hw3lib.experiments.classifier import TrainClassifier, load_classifier, predict
 from hw3lib.experiments.evaluation import RadiusCurves
 from hw3lib.experiments.published import Named
 from hw3lib.experiments.sample_quality import blocks_of, early_excess
-from hw3lib.experiments.vae_training import TrainVAE, load_vae
 from hw3lib.runs import Run
 from hw3lib.stats import Interval
 
@@ -182,29 +179,11 @@ def scores_of(sweep: Sequence[Run], name: str) -> NDArray[np.float64]:
     return np.array([run.results["test"][name] for run in sweep])
 
 
-def tiles(plane: Run, size: int = 20) -> NDArray[np.float64]:
-    """Mean images of the two-dimensional manifold, (size, size, 28, 28) in 0..15."""
-    return _tiles(cast(TrainVAE, plane.settings), size).double().numpy()
-
-
-def tile_classes(plane: Run, classifier: Run, size: int = 20) -> NDArray[np.int64]:
-    """What the digit classifier reads on each of these tiles."""
-    images = _tiles(cast(TrainVAE, plane.settings), size).flatten(0, 1)
-    network = load_classifier(cast(TrainClassifier, classifier.settings))
-    return predict(network, images).argmax(1).view(size, size).numpy()
-
-
-@lru_cache(maxsize=16)
-def _tiles(plane: TrainVAE, size: int) -> Tensor:
-    return load_vae(plane).manifold(size)[1]
-
-
 FUNCTIONS: dict[str, Callable[..., Any] | Any] = {
     function.__name__: function
     for function in (
         at_radius, best_validation_accuracy, blocks_of, course_accuracy, early_excess,
-        factor_alignment, history, scores_of, tile_classes, tiles, train_bpd,
-        with_habits, withstands,
+        factor_alignment, history, scores_of, train_bpd, with_habits, withstands,
     )
 } | {
     "np": np,

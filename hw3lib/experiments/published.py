@@ -23,6 +23,7 @@ from hw3lib.experiments.marginal_likelihood import (
     PosteriorGrid,
 )
 from hw3lib.experiments.networks import networks
+from hw3lib.experiments.plane_map import PlaneMap
 from hw3lib.experiments.sample_quality import SampleQuality
 from hw3lib.experiments.sampling import SamplingTime
 from hw3lib.experiments.side_by_side import SideBySide
@@ -48,8 +49,8 @@ STUDIED = {"shapes": 200, "cifar10": 500}
 """Test images in the studies of part 2 that are not about accuracy."""
 
 OVER_SEEDS = (
-    "scratch", "augmented", "fgsm_defense", "pgd_defense", "scratch_attacked", "augmented_attacked",
-    "fgsm_defense_attacked", "pgd_defense_attacked",
+    "scratch", "augmented", "fgsm_defense", "pgd_defense", "pretrained_attacked",
+    "scratch_attacked", "augmented_attacked", "fgsm_defense_attacked", "pgd_defense_attacked",
 )  # fmt: skip
 """Runs of part 2 on CIFAR-10 that ship for more seeds than the first."""
 
@@ -110,6 +111,7 @@ def part_1(seed: int) -> dict[str, Named]:
         "sweep": sweep,
         "linear_gaussian": LinearGaussianStudy(seed=seed),
         "posterior": PosteriorGrid(vae=plane),
+        "plane_map": PlaneMap(vae=plane, classifier=classifier),
         "likelihood": MarginalLikelihood(vae=vae, seed=seed),
         "tightness": BoundTightness(vae=vae, seed=seed),
         "gradients": VaeGradients(training=vae, seed=seed),
