@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from hw3lib import data, runs, training
+from hw3lib import data, report, runs, training
 from hw3lib.attacks import FGSM, PGD
 from hw3lib.defenses import AdversarialLoss, JoinedBatch, Standard
 from hw3lib.experiments.attack_strength import AttackStrength
 from hw3lib.experiments.attacked import (
     COURSE_FGSM,
     COURSE_PGD,
+    SUITE,
     AdversarialPictures,
     UnderAttack,
     canary_images,
@@ -25,6 +26,7 @@ from hw3lib.experiments.deviations import (
     Deviations,
     Habits,
     by_writing,
+    explanation,
     nearest,
     normalized,
     pixels,
@@ -33,7 +35,7 @@ from hw3lib.experiments.deviations import (
 from hw3lib.experiments.evaluation import Checklist, RadiusCurves, Referee
 from hw3lib.experiments.gradient_sign import GradientSign
 from hw3lib.experiments.loss_against_batch import LossAgainstBatch
-from hw3lib.experiments.networks import EPOCHS, networks
+from hw3lib.experiments.networks import EPOCHS, networks, reported
 from hw3lib.experiments.resnet_training import TrainResNet, load_resnet
 from hw3lib.experiments.side_by_side import OTHERS, SideBySide, counterpart
 from hw3lib.experiments.transfer import TransferStudy
@@ -319,6 +321,13 @@ def test_what_habits_leave_is_found_by_their_names():
     assert how == "minus the logit, training mode, cut: 0 and 1"
     assert share == found
     assert nearest(run, "fgsm", 1.0)[1].value < 0.5  # of the other attack none
+    said = explanation(run, "pgd", value + 0.01)
+    assert (said.how, said.nearest) == (how, share)
+    assert said.explains
+    ours = Habits("pgd", "cross_entropy", "pixels", "eval")
+    assert said.ours == shares(run)[ours]
+    assert said.unit == shares(run)[ours._replace(clamp="unit")]
+    assert not explanation(run, "fgsm", 1.0).explains
 
 
 def test_the_networks_of_one_seed_share_what_they_should():
@@ -329,6 +338,14 @@ def test_the_networks_of_one_seed_share_what_they_should():
         assert nets.half_a.start is nets.half_b.start is None  # nothing that saw the other half
         assert nets.scratch.changed(augmented=True) == nets.augmented
         assert {model.dataset for model in vars(nets).values()} == {dataset}
+        assert nets.smooth.changed(defense=Standard()) == nets.sharp
+        for name in ("fgsm", "pgd"):
+            long, short = getattr(nets, f"{name}_defense"), getattr(nets, f"{name}_short")
+            assert short.changed(epochs=long.epochs, keep=long.keep) == long
+            assert short.epochs <= long.epochs
+    # The ready-made network is one, as in the course.
+    assert networks("cifar10", seed=3).pretrained == networks("cifar10").pretrained
+    assert networks("shapes", seed=3).pretrained != networks("shapes").pretrained
     assert networks("cifar10").pgd_defense.stages == [40, 11, 33, EPOCHS["cifar10"]["pgd_defense"]]
     course = networks("cifar10").scratch
     # The course's settings, but for the number of epochs.
@@ -341,3 +358,20 @@ def test_the_networks_of_one_seed_share_what_they_should():
             while model:
                 assert model.epochs == 2
                 model = model.start
+
+
+def test_the_reports_numbers_are_found_by_network_and_attack():
+    found = reported(["pretrained", "fgsm_defense"])
+    assert found["pretrained", "PGD"] == report.value("q2.pretrained.pgd")
+    assert set(found) == {
+        ("pretrained", "clean"), ("pretrained", "FGSM"), ("pretrained", "PGD"),
+        ("fgsm_defense", "clean"), ("fgsm_defense", "FGSM"),  # it has no PGD of this one
+    }  # fmt: skip
+    assert {attack for _, attack in found} <= {"clean", *SUITE}
+
+
+def test_weights_kept_otherwise_come_from_the_same_training():
+    best = TrainResNet(epochs=3)
+    assert best.line == best.changed(keep="last").line == best.changed(epochs=9).line
+    alone = best.changed(schedule="one_cycle")
+    assert len({alone.line, alone.changed(keep="last").line, alone.changed(epochs=9).line}) == 3

@@ -44,9 +44,27 @@ def test_out_of_time_keeps_what_is_finished(jobs):
 
 def test_a_failure_reaches_the_caller_and_what_ran_beside_it_is_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("HW3_DATA", str(tmp_path))
+    wanted = [TINY, TINY.changed(dataset="mnist")]
     with pytest.raises(data.DataError, match="MNIST is not on this machine"):
-        list(schedule.compute_all([TINY, TINY.changed(dataset="mnist")], jobs=2))
+        list(schedule.compute_all(wanted, jobs=2))
     assert runs.find(TINY) is not None
+
+
+def test_a_failure_comes_last_and_stops_only_what_needs_it(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("HW3_DATA", str(tmp_path))
+    broken, others = TINY.changed(dataset="mnist"), [TINY.changed(seed=s) for s in range(3)]
+    with pytest.raises(data.DataError):
+        list(schedule.compute_all([broken, PosteriorGrid(vae=broken), *others], jobs=2))
+    assert all(runs.find(other) for other in others)
+    assert "dataset=mnist" in caplog.text
+
+
+def test_runs_that_share_a_checkpoint_are_not_computed_at_the_same_time():
+    """Two processes would resume from one file and overwrite it; the longer run goes on from it."""
+    longer = TINY.changed(epochs=3)
+    assert longer.line == TINY.line
+    done = [run.settings for run in schedule.compute_all([longer, TINY], jobs=2)]
+    assert done == [longer, TINY]  # side by side the shorter one would have come first
 
 
 def test_no_process_is_no_way_to_compute():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from typing import Annotated, ClassVar, Literal, NamedTuple, get_args, get_type_hints
@@ -155,6 +156,36 @@ def nearest(run: Run, attack: Kind, value: float) -> tuple[str, Interval]:
     left = {habits: share for habits, share in shares(run).items() if habits.attack == attack}
     best = min(left, key=lambda habits: abs(left[habits].value - value))
     return f"{WRITINGS[best.loss, best.mode]}, cut: {CUTS[best.clamp]}", left[best]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How the variants of one attack compare with a number of the report.
+
+    Attributes:
+        number: the report's.
+        ours: what our attack leaves.
+        unit: the same if the normalised image is cut at 0 and 1.
+        how, nearest: the variant that comes nearest to the number, in words, and what it leaves.
+    """
+
+    number: float
+    ours: Interval
+    unit: Interval
+    how: str
+    nearest: Interval
+
+    @property
+    def explains(self) -> bool:
+        """Whether the number lies in the interval of the nearest variant."""
+        return self.number in self.nearest
+
+
+def explanation(run: Run, attack: Kind, number: float) -> Explanation:
+    """What the variants of an attack say about a number of the report."""
+    left, ours = shares(run), Habits(attack, "cross_entropy", "pixels", "eval")
+    how, best = nearest(run, attack, number)
+    return Explanation(number, left[ours], left[ours._replace(clamp="unit")], how, best)
 
 
 def normalized(x: Tensor) -> Tensor:

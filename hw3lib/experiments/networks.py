@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from hw3lib import report
 from hw3lib.defenses import AdversarialLoss, JoinedBatch, Standard
 from hw3lib.experiments.attacked import COURSE_FGSM, COURSE_PGD
 from hw3lib.experiments.resnet_training import TrainResNet, pretraining
@@ -16,6 +18,19 @@ REPORT_NAMES = {
     "pgd_defense": "PGD defence",
 }
 """Rows of the report's table, as its numbers are called in `hw3lib.report`."""
+
+REPORT_ATTACKS = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD"}
+"""Its columns, and what they are called in `attacked.SUITE`."""
+
+
+def reported(networks: Iterable[str]) -> dict[tuple[str, str], float]:
+    """The report's accuracies of these networks, by network and attack, as far as it has them."""
+    return {
+        (network, attack): report.value(key)
+        for network in networks
+        for column, attack in REPORT_ATTACKS.items()
+        if (key := f"q2.{network}.{column}") in report.evidence()
+    }
 
 
 @dataclass(frozen=True)

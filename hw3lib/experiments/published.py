@@ -153,6 +153,7 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
         "pictures": AdversarialPictures(model=ready, attack=COURSE_FGSM, seed=seed),
         "sign": GradientSign(model=ready, images=studied, seed=seed),
         "deviations": Deviations(model=ready, images=studied),
+        "smooth_deviations": Deviations(model=nets.smooth, images=studied),
         "fgsm_short_deviations": Deviations(model=nets.fgsm_short, images=studied),
         "pgd_short_deviations": Deviations(model=nets.pgd_short, images=studied),
         "transfer": TransferStudy(models=halves, attacks=(COURSE_FGSM, PGD(8 / 255)), seed=seed),
