@@ -60,6 +60,9 @@ LEFT_OUT = {"alphas", "alphas_attacked"}
 WITH_WEIGHTS = {"classifier", "vae", "plane", "cifar10_pretrained"}
 """Names of the runs whose weights ship."""
 
+FIFTY_STEPS = PGD(8 / 255, steps=50, keep="best")
+"""What an undefended network must not withstand, or something is wrong with the attack."""
+
 Named = Settings | tuple[Settings, ...]
 """A run, or several that belong together."""
 
@@ -143,6 +146,7 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
             "first_stage": ready.first,
             "second_stage": ready.start,
             "side_by_side": SideBySide(model=ready),
+            "fifty_steps": UnderAttack(model=ready, attacks=(FIFTY_STEPS,), seed=seed),
         }
     return {
         **only_there,
