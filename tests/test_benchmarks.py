@@ -1,16 +1,18 @@
 """The rivals of the benchmark do the same work as hw3lib; the table's arithmetic is right."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from benchmarks import textbook
 from benchmarks.__main__ import cells, describe
+from benchmarks.gpu import LIMITS, seconds_on_gpu
 from benchmarks.timing import Outcome, Row, alternate
-from hw3lib import data
+from hw3lib import data, runs
 from hw3lib.attacks import FGSM, PGD
-from hw3lib.experiments.resnet_training import TrainResNet
+from hw3lib.experiments.resnet_training import TrainResNet, pretraining
 from hw3lib.experiments.side_by_side import OTHERS, counterpart
 from hw3lib.experiments.vae_training import TrainVAE
 from hw3lib.robustness import withstood
@@ -119,3 +121,22 @@ def test_a_row_is_lost_by_its_ratio_or_by_its_values():
     assert cells(row(target=3.5))[-1] == "falls short"
     assert cells(row(within=0.01))[-1] == "values differ"
     assert not row(within=0.01).wins
+
+
+def test_without_a_gpu_its_rows_are_unmeasured(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert {seconds_on_gpu(name) for name in LIMITS} == {None}
+
+
+def test_on_a_gpu_every_stage_is_computed_there(monkeypatch):
+    asked = []
+
+    def compute(settings, device):
+        asked.append((settings, device))
+        return SimpleNamespace(provenance={"seconds": 7.0})
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(runs, "compute", compute)
+    assert seconds_on_gpu("ResNet-18, our recipe") == 3 * 7.0  # its three stages
+    assert [settings.epochs for settings, _ in asked] == pretraining().stages
+    assert {device for _, device in asked} == {"cuda"}
