@@ -103,7 +103,7 @@ def epoch_growth(bench: Bench) -> dict[str, float]:
     return {str(epochs): seconds(partial(work, epochs)) for epochs in (1, 2, 4)}
 
 
-def peak_memory(sizes: tuple[int, ...] = (500, 1000, 2000)) -> dict[str, float]:
+def peak_memory(sizes: tuple[int, ...]) -> dict[str, float]:
     """MB that evaluating so many images adds to what the images themselves take."""
     added = {}
     for num in sizes:
