@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -29,22 +30,16 @@ def main(
     quick: Annotated[
         bool, typer.Option(help="small sizes, under four minutes on two cores")
     ] = False,
-    only: Annotated[str, typer.Option(help="rows whose short name contains this")] = "",
+    only: Annotated[
+        str, typer.Option(help="rows whose short name contains this; the file keeps its others")
+    ] = "",
     output: Annotated[Path, typer.Option(help="where the JSON goes")] = Path("benchmarks.json"),
 ) -> None:
     """Time hw3lib and what a user would pick instead, in turn, on this machine."""
-    console, started = Console(), time.monotonic()
-    bench = Bench(quick)
-    device = training.pick_device()
-    content: dict[str, Any] = {
-        "version": hw3lib.__version__,
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "device": training.device_name(device),
-        "bfloat16": has_bfloat16(torch.device("cpu")),
-        "quick": quick,
-        "rows": {},
-    }
+    # A file has no width of its own; the table needs this much.
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    started, bench = time.monotonic(), Bench(quick)
+    content = _content(quick, output if only else None)
     table = Table(
         "work", "amount", "against", "ratio", "rounds", "to reach", "values differ by", ""
     )
@@ -52,6 +47,8 @@ def main(
         if only in name:
             with console.status(name):
                 row = measure()
+            replaced = content["rows"].get(name, {"spent": 0.0})
+            content["seconds"] += row.spent - replaced["spent"]
             content["rows"][name] = describe(row)
             table.add_row(*cells(row))
     console.print(table)
@@ -62,14 +59,46 @@ def main(
         content["peak memory"] = growth.peak_memory((500, 1000) if quick else (500, 1000, 2000))
         content["gpu"] = {name: seconds_on_gpu(name) for name in LIMITS}
         console.print(rest(content))
-    content["seconds"] = round(time.monotonic() - started, 1)
+        content["seconds"] = time.monotonic() - started
+    content["seconds"] = round(content["seconds"], 1)
     output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     console.print(f"{content['seconds']:g} s; {output}")
 
 
+def _content(quick: bool, kept: Path | None) -> dict[str, Any]:
+    """What the table is of, and the rows of the kept file, if there is one.
+
+    Raises:
+        typer.BadParameter: that file is of another machine, version or size.
+    """
+    about = {
+        "version": hw3lib.__version__,
+        "torch": torch.__version__,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "device": training.device_name(training.pick_device()),
+        "bfloat16": has_bfloat16(torch.device("cpu")),
+        "quick": quick,
+    }
+    if kept is None or not kept.exists():
+        return about | {"rows": {}, "seconds": 0.0}
+    content: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+    other = [
+        f"{name} {content.get(name)}, here {here}"
+        for name, here in about.items()
+        if content.get(name) != here
+    ]
+    if other:
+        raise typer.BadParameter(
+            f"{kept} was measured otherwise ({'; '.join(other)}), so its rows do not compare with "
+            "new ones; pass another --output"
+        )
+    return content
+
+
 def describe(row: Row) -> dict[str, Any]:
     """A row for the JSON, with what follows from it."""
-    return asdict(row) | {"ratio": row.ratio, "agrees": row.agrees, "wins": row.wins}
+    followed = {"spent": row.spent, "ratio": row.ratio, "agrees": row.agrees, "wins": row.wins}
+    return asdict(row) | followed
 
 
 def cells(row: Row) -> list[str]:

@@ -44,8 +44,8 @@ print(json.dumps([before, peak()]))
 
 def attack_growth(bench: Bench) -> dict[str, dict[str, float]]:
     """Seconds of an attack against images, steps and batch size."""
-    model, (x, y) = bench.undefended, bench.attacked
-    half = len(y) // 2
+    half = 24 if bench.quick else 250
+    model, (x, y) = bench.undefended, bench.images(2 * half)
 
     def images(num: int) -> float:
         return seconds(lambda: withstood(model, FULL, x[:num], y[:num]))
@@ -81,7 +81,7 @@ def passes(bench: Bench) -> dict[str, int]:
 
     Their ratio is the most that the curve can win: both spend their time on these passes.
     """
-    x, y = (part[:200] for part in bench.attacked)
+    x, y = bench.images(48 if bench.quick else 200)
     attack = PGD(EIGHT, steps=STEPS, keep="best")
     curve, runs = Counted(bench.undefended).eval(), Counted(bench.undefended).eval()
     eps_curve(curve, attack, x, y, RADII)

@@ -14,7 +14,7 @@ class Outcome:
 
     Attributes:
         seconds: one a round.
-        value: what it computed in the last round, an accuracy or a loss.
+        value: what it computed, an accuracy or a loss, the mean over the rounds.
     """
 
     seconds: tuple[float, ...]
@@ -54,6 +54,11 @@ class Row:
         return statistics.median(self.ratios)
 
     @property
+    def spent(self) -> float:
+        """Seconds of all rounds."""
+        return sum(self.ours.seconds + self.theirs.seconds)
+
+    @property
     def difference(self) -> float:
         """Of the values, ours less theirs."""
         return self.ours.value - self.theirs.value
@@ -76,15 +81,21 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def alternate(
-    ours: Callable[[], float], theirs: Callable[[], float], rounds: int
+    ours: Callable[[int], float], theirs: Callable[[int], float], rounds: int
 ) -> tuple[Outcome, Outcome]:
-    """Time both in turn; who begins changes from round to round, so that a drift cancels."""
+    """Time both in turn; who begins changes from round to round, so that a drift cancels.
+
+    Args:
+        ours, theirs: do the work of a round, given its number, and return what it computed.
+        rounds: how often each does.
+    """
     ways = {"ours": ours, "theirs": theirs}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    values = {}
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    values: dict[str, list[float]] = {name: [] for name in ways}
     for i in range(rounds):
         for name in sorted(ways, reverse=bool(i % 2)):
             started = time.perf_counter()
-            values[name] = ways[name]()
-            seconds[name].append(time.perf_counter() - started)
-    return tuple(Outcome(tuple(seconds[name]), values[name]) for name in ways)  # type: ignore[return-value]
+            values[name].append(ways[name](i))
+            spent[name].append(time.perf_counter() - started)
+    first, second = (Outcome(tuple(spent[n]), statistics.mean(values[n])) for n in ways)
+    return first, second

@@ -25,6 +25,7 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
+from hw3lib import memory
 from hw3lib.attacks import (
     FGSM,
     PGD,
@@ -104,6 +105,7 @@ def withstood(
     return restart_curve(model, attack, x, y, seed=seed, batch_size=batch_size)[-1]
 
 
+@memory.kept()
 def restart_curve(
     model: Classifier,
     attack: Attack,
@@ -121,13 +123,15 @@ def restart_curve(
     return torch.stack([right, *_runs(model, attack, x, y, right, seed, batch_size)])
 
 
+@memory.kept()
 def step_curve(
     model: Classifier, attack: PGD, x: Tensor, y: Tensor, *, seed: int = 0, batch_size: int = 500
 ) -> Tensor:
     """Where the model is right after each of 0, ..., steps steps, (steps + 1, N); it never rises.
 
     One run of the longest attack gives all rows: row k equals `withstood` with k steps of the same
-    size and keep="best". Row 0 is `correct`, less what a random start by itself fools.
+    size and keep="best", but for an image that its k-th step fools and the model's approximation
+    misses. Row 0 is `correct`, less what a random start by itself fools.
 
     Raises:
         ValueError: the attack has restarts (they are several runs) or is targeted.
@@ -146,6 +150,7 @@ def step_curve(
     return taken > torch.arange(attack.steps + 1, device=y.device)[:, None]
 
 
+@memory.kept()
 def eps_curve(
     model: Classifier,
     attack: OwnAttack,
@@ -182,6 +187,7 @@ def eps_curve(
 # Several models, several attacks
 
 
+@memory.kept()
 def cross_matrix(
     models: Mapping[str, Classifier],
     attacks: Mapping[str, Attack],
@@ -228,6 +234,7 @@ class Transfer:
         return accuracy(self.fooled[self.shown])
 
 
+@memory.kept()
 def transfer_matrix(
     models: Mapping[str, Classifier],
     attack: Attack,
@@ -298,6 +305,7 @@ class Finding:
     numbers: dict[str, float]
 
 
+@memory.kept()
 def gradient_masking(
     model: Classifier,
     attack: PGD,

@@ -1,14 +1,18 @@
 """The rivals of the benchmark do the same work as hw3lib; the table's arithmetic is right."""
 
 import copy
+import json
 from types import SimpleNamespace
 
 import pytest
 import torch
+import typer
 
+from benchmarks import __main__ as table
 from benchmarks import textbook
 from benchmarks.__main__ import cells, describe
 from benchmarks.gpu import LIMITS, seconds_on_gpu
+from benchmarks.rows import attack_row
 from benchmarks.timing import Outcome, Row, alternate
 from hw3lib import data, runs
 from hw3lib.attacks import FGSM, PGD
@@ -94,11 +98,26 @@ def test_both_ways_take_turns():
     order = []
 
     def way(name, value):
-        return lambda: order.append(name) or value
+        return lambda i: order.append((name, i)) or value + i
 
     ours, theirs = alternate(way("ours", 1.0), way("theirs", 2.0), 3)
-    assert order == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
-    assert (ours.value, theirs.value, len(ours.seconds)) == (1.0, 2.0, 3)
+    assert [name for name, _ in order] == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
+    assert [i for _, i in order] == [0, 0, 1, 1, 2, 2]
+    assert (ours.value, theirs.value, len(ours.seconds)) == (2.0, 3.0, 3)
+
+
+def test_the_rounds_of_an_attack_share_the_images():
+    parts = [(torch.zeros(2, 3), torch.tensor([0, 1])), (torch.ones(2, 3), torch.tensor([1, 1]))]
+    shares = attack_row(
+        parts,
+        lambda x, y: float((x[:, 0] == y).double().mean()),
+        lambda x, y: float((x[:, 1] == y).double().mean()) - 0.25,
+        name="work", rival="them", target=1.0,
+    )  # fmt: skip
+    assert shares.size == "4 images"
+    assert shares.ours.value == 0.75
+    assert shares.difference == 0.25
+    assert shares.agrees  # one image of four
 
 
 def row(**changes):
@@ -121,6 +140,34 @@ def test_a_row_is_lost_by_its_ratio_or_by_its_values():
     assert cells(row(target=3.5))[-1] == "falls short"
     assert cells(row(within=0.01))[-1] == "values differ"
     assert not row(within=0.01).wins
+
+
+def test_one_row_is_measured_anew_and_the_others_stay(monkeypatch, tmp_path):
+    path = tmp_path / "table.json"
+    monkeypatch.setattr(
+        table, "all_rows", lambda _: {"first": lambda: row(target=1.0), "second": row}
+    )
+    table.main(only="first", output=path)
+    table.main(only="second", output=path)
+    before = json.loads(path.read_text())
+    assert before["rows"].keys() == {"first", "second"}
+    assert before["seconds"] == 2 * 13  # of both rows, theirs and ours
+    slower = row(ours=Outcome((1.0, 1.0, 7.0), 0.5))
+    monkeypatch.setattr(table, "all_rows", lambda _: {"first": lambda: slower})
+    table.main(only="first", output=path)
+    after = json.loads(path.read_text())
+    assert after["rows"]["second"] == before["rows"]["second"]
+    assert after["rows"]["first"]["ours"]["seconds"] == [1, 1, 7]
+    assert after["seconds"] == before["seconds"] + 5
+
+
+def test_a_row_does_not_join_those_of_another_machine(monkeypatch, tmp_path):
+    path = tmp_path / "table.json"
+    monkeypatch.setattr(table, "all_rows", lambda _: {"first": row})
+    table.main(only="first", output=path)
+    path.write_text(path.read_text().replace(torch.__version__, "1.0"))
+    with pytest.raises(typer.BadParameter, match=r"torch 1\.0, here"):
+        table.main(only="first", output=path)
 
 
 def test_without_a_gpu_its_rows_are_unmeasured(monkeypatch):
