@@ -29,8 +29,8 @@ from hw3lib.vae import evaluate_elbo
 EIGHT, TWO = 8 / 255, 2 / 255
 STEPS = 10
 
-ATTACKS = 2
-"""Rounds of an attack, each on its own part of the images."""
+ATTACKS, SHORT_ATTACKS = 2, 5
+"""Rounds of an attack, and of one that takes seconds, each on its own part of the images."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ class Bench:
         found = data.load(self.undefended_settings.dataset)
         return data.to_pixels(found.x_test[:num]), found.y_test[:num]
 
-    def parts(self, num: int, quick: int) -> list[tuple[Tensor, Tensor]]:
+    def parts(self, num: int, quick: int, rounds: int = ATTACKS) -> list[tuple[Tensor, Tensor]]:
         """So many test images, or the other number of them, a part for each round."""
         x, y = self.images(quick if self.quick else num)
-        return list(zip(x.chunk(ATTACKS), y.chunk(ATTACKS), strict=True))
+        return list(zip(x.chunk(rounds), y.chunk(rounds), strict=True))
 
     @cached_property
     def undefended_settings(self) -> TrainResNet:
@@ -84,7 +84,7 @@ class Bench:
     @cached_property
     def defended(self) -> ResNet:
         """The undefended network after some steps of the PGD defence, enough to resist."""
-        num = 3200 if self.quick else 12800
+        num = 3200 if self.quick else 25600
         defense = JoinedBatch(PGD(EIGHT, steps=3))
         objective = ImageObjective(
             (self.pictures.x_train[:num], self.pictures.y_train[:num]),
@@ -248,7 +248,7 @@ def course_evaluation(bench: Bench, attack: FGSM | PGD, name: str) -> Row:
         return textbook.course_count(plain, x, y, eps, step, steps) / len(y)
 
     return attack_row(
-        bench.parts(2500, 32),
+        bench.parts(2500, 80, SHORT_ATTACKS) if steps == 1 else bench.parts(2500, 32),
         partial(share_left, model, attack),
         theirs,
         name=f"course's evaluation, {name}",
@@ -263,7 +263,7 @@ def library(bench: Bench, rival: str, defended: bool, eps: float, target: float)
     which = "defended" if defended else "undefended"
     return attack_row(
         # Rounding decides images that end near the boundary, a larger share of few than of many.
-        bench.parts(2500 if eps == TWO else 2000 if defended else 1000, 96),
+        bench.parts(2500 if eps == TWO else 1000, 96),
         partial(share_left, model, PGD(eps, steps=STEPS, keep="best")),
         partial(share_left_by(rival, model), eps=eps),
         name=f"PGD-10, eps {255 * eps:g}/255, {which}",

@@ -54,11 +54,6 @@ class Row:
         return statistics.median(self.ratios)
 
     @property
-    def spent(self) -> float:
-        """Seconds of all rounds."""
-        return sum(self.ours.seconds + self.theirs.seconds)
-
-    @property
     def difference(self) -> float:
         """Of the values, ours less theirs."""
         return self.ours.value - self.theirs.value

@@ -34,6 +34,7 @@ from hw3lib.attacks import (
     Radius,
     SignNoise,
     bounds,
+    check_logits,
     checked,
     evaluating,
     input_gradient,
@@ -78,9 +79,10 @@ def correct(model: Classifier, x: Tensor, y: Tensor, *, batch_size: int = 500) -
     Raises:
         ValueError, TypeError: what `hw3lib.attacks.checked` refuses.
     """
-    with checked(model, x, y, 0.0, None, ""), torch.no_grad():
-        logits = [model(batch) for batch in x.split(batch_size)]
-    return torch.cat(logits).argmax(1) == y
+    with checked(model, x, y, 0.0, None, "", probe=False), torch.no_grad():
+        logits = torch.cat([model(batch) for batch in x.split(batch_size)])
+        check_logits(logits, y)
+    return logits.argmax(1) == y
 
 
 def withstood(

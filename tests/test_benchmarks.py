@@ -151,14 +151,12 @@ def test_one_row_is_measured_anew_and_the_others_stay(monkeypatch, tmp_path):
     table.main(only="second", output=path)
     before = json.loads(path.read_text())
     assert before["rows"].keys() == {"first", "second"}
-    assert before["seconds"] == 2 * 13  # of both rows, theirs and ours
     slower = row(ours=Outcome((1.0, 1.0, 7.0), 0.5))
     monkeypatch.setattr(table, "all_rows", lambda _: {"first": lambda: slower})
     table.main(only="first", output=path)
     after = json.loads(path.read_text())
     assert after["rows"]["second"] == before["rows"]["second"]
     assert after["rows"]["first"]["ours"]["seconds"] == [1, 1, 7]
-    assert after["seconds"] == before["seconds"] + 5
 
 
 def test_a_row_does_not_join_those_of_another_machine(monkeypatch, tmp_path):
