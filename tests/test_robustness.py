@@ -101,6 +101,23 @@ def test_right_is_where_the_largest_logit_is_that_of_the_label():
     assert equal(correct(MODEL, X, Y), torch.arange(len(X)) % 5 > 0)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda logits: logits.where(logits < logits.max(), math.nan), "NaN or infinite logits"),
+        (lambda logits: logits.softmax(1), "leave the softmax out"),
+        (lambda logits: logits[:, :3], "labels span"),
+    ],
+    ids=["nan", "probabilities", "classes"],
+)
+def test_logits_are_checked_on_every_image(spoil, message):
+    def model(x):
+        return spoil(MODEL(x))
+
+    with pytest.raises(ValueError, match=message):
+        correct(model, X, Y, batch_size=10)
+
+
 def test_a_network_is_measured_in_evaluation_mode():
     torch_state = torch.get_rng_state()
     model = ResNet(width=4, blocks=1)
