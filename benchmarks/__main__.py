@@ -54,7 +54,7 @@ def main(
         content["startup"] = startup(2 if quick else 3)
         content["growth"] = growth.attack_growth(bench) | {"epochs": growth.epoch_growth(bench)}
         content["passes"] = growth.passes(bench)
-        content["peak memory"] = growth.peak_memory((500, 1000) if quick else (500, 1000, 2000))
+        content["peak memory"] = growth.peak_memory((250, 500) if quick else (500, 1000, 2000))
         content["gpu"] = {name: seconds_on_gpu(name) for name in LIMITS}
         console.print(rest(content))
         content["seconds"] = round(time.monotonic() - started, 1)

@@ -81,7 +81,7 @@ def passes(bench: Bench) -> dict[str, int]:
 
     Their ratio is the most that the curve can win: both spend their time on these passes.
     """
-    x, y = bench.images(48 if bench.quick else 200)
+    x, y = bench.images(24 if bench.quick else 200)
     attack = PGD(EIGHT, steps=STEPS, keep="best")
     curve, runs = Counted(bench.undefended).eval(), Counted(bench.undefended).eval()
     eps_curve(curve, attack, x, y, RADII)

@@ -60,8 +60,7 @@ class Bench:
 
     def images(self, num: int) -> tuple[Tensor, Tensor]:
         """Pixels and labels of the first test images."""
-        found = data.load(self.undefended_settings.dataset)
-        return data.to_pixels(found.x_test[:num]), found.y_test[:num]
+        return data.to_pixels(self.pictures.x_test[:num]), self.pictures.y_test[:num]
 
     def parts(self, num: int, quick: int, rounds: int = ATTACKS) -> list[tuple[Tensor, Tensor]]:
         """So many test images, or the other number of them, a part for each round."""
@@ -248,7 +247,7 @@ def course_evaluation(bench: Bench, attack: FGSM | PGD, name: str) -> Row:
         return textbook.course_count(plain, x, y, eps, step, steps) / len(y)
 
     return attack_row(
-        bench.parts(2500, 80, SHORT_ATTACKS) if steps == 1 else bench.parts(2500, 32),
+        bench.parts(2500, 40, SHORT_ATTACKS) if steps == 1 else bench.parts(2500, 32),
         partial(share_left, model, attack),
         theirs,
         name=f"course's evaluation, {name}",
