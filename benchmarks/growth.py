@@ -79,7 +79,7 @@ class Counted(nn.Module):
 def passes(bench: Bench) -> dict[str, int]:
     """Images that go through the network for a curve over eight radii, and for eight runs.
 
-    Their ratio is the most that the curve can win: both spend their time on these passes.
+    Their ratio is about what the curve can win: both spend nearly all their time on these passes.
     """
     x, y = bench.images(24 if bench.quick else 200)
     attack = PGD(EIGHT, steps=STEPS, keep="best")
