@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 import hw3lib
-from benchmarks import growth
-from benchmarks.gpu import LIMITS, seconds_on_gpu
+from benchmarks import gpu, growth
 from benchmarks.rows import Bench, all_rows, startup
 from benchmarks.timing import Row
 from hw3lib import training
@@ -33,6 +32,9 @@ def main(
     only: Annotated[
         str, typer.Option(help="rows whose short name contains this; the file keeps its others")
     ] = "",
+    gpu_alone: Annotated[
+        bool, typer.Option("--gpu", help="what one GPU takes, and nothing else")
+    ] = False,
     output: Annotated[Path, typer.Option(help="where the JSON goes")] = Path("benchmarks.json"),
 ) -> None:
     """Time hw3lib and what a user would pick instead, in turn, on this machine."""
@@ -44,19 +46,24 @@ def main(
         "work", "amount", "against", "ratio", "rounds", "to reach", "values differ by", ""
     )
     for name, measure in all_rows(bench).items():
-        if only in name:
+        if only in name and not gpu_alone:
             with console.status(name):
                 row = measure()
             content["rows"][name] = describe(row)
             table.add_row(*cells(row))
-    console.print(table)
-    if not only:
+    if gpu_alone:
+        content["gpu"] = gpu.measure()
+        console.print(on_gpu(content["gpu"]["rows"]))
+    else:
+        console.print(table)
+    if not only and not gpu_alone:
         content["startup"] = startup(2 if quick else 3)
         content["growth"] = growth.attack_growth(bench) | {"epochs": growth.epoch_growth(bench)}
         content["passes"] = growth.passes(bench)
         content["peak memory"] = growth.peak_memory((250, 500) if quick else (500, 1000, 2000))
-        content["gpu"] = {name: seconds_on_gpu(name) for name in LIMITS}
+        content["gpu"] = gpu.measure()
         console.print(rest(content))
+        console.print(on_gpu(content["gpu"]["rows"]))
         content["seconds"] = round(time.monotonic() - started, 1)
     output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     console.print(f"{time.monotonic() - started:.1f} s; {output}")
@@ -114,7 +121,7 @@ def cells(row: Row) -> list[str]:
 
 
 def rest(content: dict[str, Any]) -> Table:
-    """Start-up, growth, memory and the rows that need a GPU."""
+    """Start-up, growth and memory."""
     table = Table("measured", "value")
     limits = {"import hw3lib over import torch": LIMIT_IMPORT, "hw3 --help": LIMIT_HELP}
     for name, seconds in content["startup"].items():
@@ -127,10 +134,16 @@ def rest(content: dict[str, Any]) -> Table:
     table.add_row(
         "MB above the data by images", ", ".join(f"{k}: {v:.0f}" for k, v in points.items())
     )
-    for name, seconds in content["gpu"].items():
-        shown = "unmeasured, needs a GPU" if seconds is None else f"{seconds:.1f} s"
-        limit = LIMITS[name]
-        table.add_row(f"GPU: {name}", shown + (f" (at most {limit:g} s)" if limit else ""))
+    return table
+
+
+def on_gpu(rows: dict[str, Any]) -> Table:
+    """What one GPU takes."""
+    table = Table("on one GPU", "measured", "at most")
+    for name, row in rows.items():
+        unit = row["unit"]
+        shown = "unmeasured, needs a GPU" if row["value"] is None else f"{row['value']:.1f} {unit}"
+        table.add_row(name, shown, "" if row["limit"] is None else f"{row['limit']:g} {unit}")
     return table
 
 

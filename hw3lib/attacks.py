@@ -368,6 +368,12 @@ def evaluating(model: Classifier) -> Iterator[None]:
             part.training = mode
 
 
+def approximated(model: Classifier) -> Classifier:
+    """What attacks look at: a model's own `approximation()` if it has one, else the model."""
+    own = getattr(model, "approximation", None)
+    return own() if own else model
+
+
 @contextlib.contextmanager
 def checked(
     model: Classifier,

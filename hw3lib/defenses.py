@@ -14,9 +14,9 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor, autocast, nn
 
-from hw3lib.attacks import FGSM, PGD, evaluating
+from hw3lib.attacks import FGSM, PGD, approximated, evaluating
 from hw3lib.data import augment, draw_augmentation, draw_squares, erase, to_pixels
 
 GradientAttack = Annotated[FGSM | PGD, Field(discriminator="kind")]
@@ -91,9 +91,20 @@ Defense = Annotated[Standard | AdversarialLoss | JoinedBatch, Field(discriminato
 def attacked_batch(
     attack: FGSM | PGD, model: nn.Module, x: Tensor, y: Tensor, mode: AttackMode = "eval"
 ) -> Tensor:
-    """Adversarial images for a model in training, whose state stays as it was."""
-    with evaluating(model) if mode == "eval" else keeping_statistics(model):
-        return attack.perturb(model, x, y)
+    """Adversarial images for a model in training, whose state stays as it was.
+
+    In mode "eval" the attack looks at the model's `approximation()`, if it has one, which keeps
+    pixels in float32 where the training itself may not.
+    """
+    if mode == "train":
+        with keeping_statistics(model):
+            return attack.perturb(model, x, y)
+    seen = approximated(model)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(evaluating(model))
+        if seen is not model:
+            stack.enter_context(autocast(x.device.type, enabled=False))
+        return attack.perturb(seen, x, y)
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ from hw3lib.attacks import (
     Classifier,
     Radius,
     SignNoise,
+    approximated,
     bounds,
     check_logits,
     checked,
@@ -145,7 +146,7 @@ def step_curve(
             "or take restart_curve"
         )
     taken = torch.zeros_like(y)
-    draws, seen = generator(seed, "attack"), _seen(model)
+    draws, seen = generator(seed, "attack"), approximated(model)
     for batch in _batches(correct(model, x, y, batch_size=batch_size), batch_size):
         images, labels = x[batch], y[batch]
         taken[batch] = attack.steps_to_fool(seen, images, labels, generator=draws, judge=model)
@@ -445,18 +446,12 @@ def _runs(
     restarts, run = 1, attack
     if isinstance(attack, PGD):
         restarts, run = attack.restarts, replace(attack, restarts=1)
-    seen = _seen(model) if isinstance(attack, FGSM | PGD) else model
+    seen = approximated(model) if isinstance(attack, FGSM | PGD) else model
     for restart in range(restarts):
         right, draws = right.clone(), generator(seed, "attack", restart)
         for batch in _batches(right, batch_size):
             right[batch] = _survives(model, seen, run, x[batch], y[batch], draws)
         yield right
-
-
-def _seen(model: Classifier) -> Classifier:
-    """What attacks look at: a model's own `approximation()` if it has one, else the model."""
-    own = getattr(model, "approximation", None)
-    return own() if own else model
 
 
 def _survives(

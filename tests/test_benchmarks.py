@@ -2,21 +2,19 @@
 
 import copy
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
 import typer
 
 from benchmarks import __main__ as table
-from benchmarks import textbook
+from benchmarks import gpu, textbook
 from benchmarks.__main__ import cells, describe
-from benchmarks.gpu import LIMITS, seconds_on_gpu
 from benchmarks.rows import attack_row
 from benchmarks.timing import Outcome, Row, alternate
-from hw3lib import data, runs
+from hw3lib import data
 from hw3lib.attacks import FGSM, PGD
-from hw3lib.experiments.resnet_training import TrainResNet, pretraining
+from hw3lib.experiments.resnet_training import TrainResNet
 from hw3lib.experiments.side_by_side import OTHERS, counterpart
 from hw3lib.experiments.vae_training import TrainVAE
 from hw3lib.robustness import withstood
@@ -170,18 +168,22 @@ def test_a_row_does_not_join_those_of_another_machine(monkeypatch, tmp_path):
 
 def test_without_a_gpu_its_rows_are_unmeasured(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert {seconds_on_gpu(name) for name in LIMITS} == {None}
+    measured = gpu.measure()
+    assert {row["value"] for row in measured["rows"].values()} == {None}
+    assert not measured["profiles"]
 
 
-def test_on_a_gpu_every_stage_is_computed_there(monkeypatch):
-    asked = []
+def test_a_training_is_timed_by_its_first_epochs(monkeypatch):
+    monkeypatch.setattr(gpu, "GPU", "cpu")
+    settings = TrainVAE(dataset="digits", num_filters=4)
+    one, many = (gpu.training_seconds(settings, epochs, timed=1) for epochs in (1, 1000))
+    assert 0 < one < many / 10
 
-    def compute(settings, device):
-        asked.append((settings, device))
-        return SimpleNamespace(provenance={"seconds": 7.0})
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(runs, "compute", compute)
-    assert seconds_on_gpu("ResNet-18, our recipe") == 3 * 7.0  # its three stages
-    assert [settings.epochs for settings, _ in asked] == pretraining().stages
-    assert {device for _, device in asked} == {"cuda"}
+def test_a_table_of_the_gpu_has_no_other_rows(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    path = tmp_path / "gpu.json"
+    table.main(gpu_alone=True, output=path)
+    content = json.loads(path.read_text())
+    assert not content["rows"]
+    assert set(content["gpu"]["rows"]) == set(gpu.ROWS)
