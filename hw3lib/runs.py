@@ -148,6 +148,10 @@ class Settings(BaseModel, ABC):
                 parts.append(f"{name}={_described(value)}")
         return f"{self.experiment}({', '.join(parts)})"
 
+    def reseeded(self, seed: int) -> Self:
+        """The same settings with another seed, also of the training that is measured, if any."""
+        return self.changed(seed=seed)
+
     def changed(self, **changes: Any) -> Self:
         """The same settings with some replaced; unlike `model_copy`, they are validated."""
         current = {name: getattr(self, name) for name in type(self).model_fields}
@@ -434,7 +438,7 @@ def published_seeds(settings: Settings, seeds: Iterable[int] = range(10)) -> lis
     What only this machine has in its cache is left out, so that the list is the same everywhere.
     """
     asked = run(settings)
-    others = (settings.changed(seed=seed) for seed in seeds)
+    others = (settings.reseeded(seed) for seed in seeds)
     found = (find(other) for other in others if other != settings)
     return [asked, *(other for other in found if other and other.published)]
 

@@ -18,6 +18,8 @@ from hw3lib.experiments.attacked import (
     AdversarialPictures,
     UnderAttack,
     canary_images,
+    honest,
+    over_seeds,
 )
 from hw3lib.experiments.deviations import (
     COMBINATIONS,
@@ -375,3 +377,17 @@ def test_weights_kept_otherwise_come_from_the_same_training():
     assert best.line == best.changed(keep="last").line == best.changed(epochs=9).line
     alone = best.changed(schedule="one_cycle")
     assert len({alone.line, alone.changed(keep="last").line, alone.changed(epochs=9).line}) == 3
+
+
+def test_another_seed_is_of_the_network_and_of_the_attack():
+    other = UnderAttack(model=TINY).reseeded(3)
+    assert (other.seed, other.model.seed) == (3, 3)
+    assert other == UnderAttack(model=TINY.changed(seed=3), seed=3)
+
+
+def test_accuracies_over_seeds_are_means_over_networks(cache):
+    trained = [stored(UnderAttack(model=TINY.changed(seed=seed), seed=seed)) for seed in (0, 1)]
+    clean = [honest(run)["clean"].value for run in trained]
+    over = over_seeds(trained)["clean"]
+    assert over.value == pytest.approx(sum(clean) / 2)
+    assert over.low <= min(clean) and max(clean) <= over.high and over.n == 2

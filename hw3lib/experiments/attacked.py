@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, ClassVar, Literal
 
@@ -17,7 +18,7 @@ from hw3lib.attacks import FGSM, PGD, SignNoise
 from hw3lib.experiments.resnet_training import TrainResNet, load_resnet
 from hw3lib.robustness import accuracy, correct, course_accuracy, withstood
 from hw3lib.runs import Context, Outcome, Run, Settings
-from hw3lib.stats import Interval
+from hw3lib.stats import Interval, mean_interval
 
 AnyAttack = Annotated[FGSM | PGD | SignNoise, Field(discriminator="kind")]
 
@@ -53,6 +54,9 @@ class UnderAttack(Settings):
     attacks: Annotated[tuple[AnyAttack, ...], Len(1)] = tuple(SUITE.values())
     images: Literal["all", "course"] = "all"
     seed: int = 0
+
+    def reseeded(self, seed: int) -> UnderAttack:
+        return self.changed(model=self.model.reseeded(seed), seed=seed)
 
     def compute(self, context: Context) -> Outcome:
         device = training.pick_device(context.device)
@@ -196,3 +200,12 @@ def intervals(run: Run) -> dict[str, dict[str, Interval]]:
 def honest(run: Run) -> dict[str, Interval]:
     """Accuracies on all test images, by attack."""
     return {name: both["honest"] for name, both in intervals(run).items()}
+
+
+def over_seeds(trained: Sequence[Run]) -> dict[str, Interval]:
+    """Mean accuracies of networks of several seeds on all test images, by attack.
+
+    The intervals are over the networks (Student's t).
+    """
+    found = [honest(run) for run in trained]
+    return {name: mean_interval([one[name].value for one in found]) for name in found[0]}
