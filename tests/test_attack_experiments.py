@@ -183,10 +183,10 @@ def test_both_protocols_count_the_same_images(cache):
     right, course = run.arrays["right"], run.arrays["in_course"]
     assert right.shape == (3, 1000)
     assert course.sum() == 250
-    for mask, honest, at_course in zip(
+    for mask, over_all, at_course in zip(
         right, run.results["honest"], run.results["course"], strict=True
     ):
-        assert honest["value"] == pytest.approx(mask.mean())
+        assert over_all["value"] == pytest.approx(mask.mean())
         assert at_course["value"] == pytest.approx(mask[course].mean())
     assert not (right[1:] & ~right[0]).any()  # nothing is right after an attack alone
 
@@ -390,4 +390,6 @@ def test_accuracies_over_seeds_are_means_over_networks(cache):
     clean = [honest(run)["clean"].value for run in trained]
     over = over_seeds(trained)["clean"]
     assert over.value == pytest.approx(sum(clean) / 2)
-    assert over.low <= min(clean) and max(clean) <= over.high and over.n == 2
+    assert over.low <= min(clean)
+    assert max(clean) <= over.high
+    assert over.n == 2
