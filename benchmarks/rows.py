@@ -192,7 +192,7 @@ def _classifier_row(
 
     def theirs(_round: int) -> float:
         torch.manual_seed(0)
-        model = settings.build(torch.device("cpu")).to(memory_format=torch.contiguous_format)
+        model = textbook.network(settings.build(torch.device("cpu")))
         optimizer = torch.optim.SGD(
             model.parameters(), lr=settings.learning_rate, momentum=settings.momentum
         )

@@ -14,6 +14,7 @@ from benchmarks.rows import attack_row
 from benchmarks.timing import Outcome, Row, alternate
 from hw3lib import data
 from hw3lib.attacks import FGSM, PGD
+from hw3lib.convolution import Conv3x3
 from hw3lib.experiments.resnet_training import TrainResNet
 from hw3lib.experiments.side_by_side import OTHERS, counterpart
 from hw3lib.experiments.vae_training import TrainVAE
@@ -47,6 +48,12 @@ def test_the_course_counts_what_we_count(model, images, steps):
     ours = int(withstood(model, attack, *images).sum())
     assert 0 < ours < len(images[1])
     assert textbook.course_count(model, *images, EPS, step, steps) == ours
+
+
+def test_the_textbook_has_torchs_convolutions_and_the_same_network(model, images):
+    plain = textbook.network(copy.deepcopy(model))
+    assert not any(isinstance(part, Conv3x3) for part in plain.modules())
+    torch.testing.assert_close(plain(images[0]), model(images[0]), rtol=1e-4, atol=1e-4)
 
 
 def test_the_textbook_attack_is_ours(model, images):
