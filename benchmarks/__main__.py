@@ -60,7 +60,7 @@ def main(
         content["startup"] = startup(2 if quick else 3)
         content["growth"] = growth.attack_growth(bench) | {"epochs": growth.epoch_growth(bench)}
         content["passes"] = growth.passes(bench)
-        content["peak memory"] = growth.peak_memory((250, 500) if quick else (500, 1000, 2000))
+        content["peak memory"] = growth.peak_memory((200, 400) if quick else (500, 1000, 2000))
         content["gpu"] = gpu.measure()
         console.print(rest(content))
         console.print(on_gpu(content["gpu"]["rows"]))

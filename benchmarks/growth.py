@@ -44,7 +44,7 @@ print(json.dumps([before, peak()]))
 
 def attack_growth(bench: Bench) -> dict[str, dict[str, float]]:
     """Seconds of an attack against images, steps and batch size."""
-    half = 24 if bench.quick else 250
+    half = 16 if bench.quick else 250
     model, (x, y) = bench.undefended, bench.images(2 * half)
 
     def images(num: int) -> float:
@@ -81,7 +81,7 @@ def passes(bench: Bench) -> dict[str, int]:
 
     Their ratio is about what the curve can win: both spend nearly all their time on these passes.
     """
-    x, y = bench.images(32 if bench.quick else 250)
+    x, y = bench.images(24 if bench.quick else 250)
     attack = PGD(EIGHT, steps=STEPS, keep="best")
     curve, runs = Counted(bench.undefended).eval(), Counted(bench.undefended).eval()
     eps_curve(curve, attack, x, y, RADII)

@@ -83,7 +83,7 @@ class Bench:
     @cached_property
     def defended(self) -> ResNet:
         """The undefended network after some steps of the PGD defence, enough to resist."""
-        num = 3200 if self.quick else 25600
+        num = 2560 if self.quick else 25600
         defense = JoinedBatch(PGD(EIGHT, steps=3))
         objective = ImageObjective(
             (self.pictures.x_train[:num], self.pictures.y_train[:num]),
@@ -166,7 +166,7 @@ def defense_epoch(bench: Bench) -> Row:
         return textbook.pgd(model, x, y, EIGHT, 2.5 * EIGHT / STEPS, STEPS)
 
     defense = JoinedBatch(PGD(EIGHT, steps=STEPS))
-    num = 128 if bench.quick else 512
+    num = 64 if bench.quick else 512
     return _classifier_row(bench, defense, attack, "PGD-10 defence, training", num, target=2.3)
 
 
@@ -247,7 +247,7 @@ def course_evaluation(bench: Bench, attack: FGSM | PGD, name: str) -> Row:
         return textbook.course_count(plain, x, y, eps, step, steps) / len(y)
 
     return attack_row(
-        bench.parts(2500, 40, SHORT) if steps == 1 else bench.parts(2500, 32),
+        bench.parts(2500, 40, SHORT) if steps == 1 else bench.parts(2500, 24),
         partial(share_left, model, attack),
         theirs,
         name=f"course's evaluation, {name}",
@@ -262,7 +262,7 @@ def library(bench: Bench, rival: str, defended: bool, eps: float, target: float)
     which = "defended" if defended else "undefended"
     return attack_row(
         # Rounding decides images that end near the boundary, a larger share of few than of many.
-        bench.parts(2500 if eps == TWO else 1000, 96),
+        bench.parts(2500 if eps == TWO else 1000, 80),
         partial(share_left, model, PGD(eps, steps=STEPS, keep="best")),
         partial(share_left_by(rival, model), eps=eps),
         name=f"PGD-10, eps {255 * eps:g}/255, {which}",
@@ -303,7 +303,7 @@ def radius_sweep(bench: Bench, rival: str = "") -> Row:
         return statistics.mean(one_run(x, y, eps) for eps in RADII)
 
     return attack_row(
-        bench.parts(250, 32),
+        bench.parts(250, 24),
         ours,
         theirs,
         name="curve over eight radii",
@@ -328,7 +328,7 @@ def steps_sweep(bench: Bench) -> Row:
         )
 
     return attack_row(
-        bench.parts(250, 32),
+        bench.parts(250, 24),
         ours,
         theirs,
         name="curve over ten numbers of steps",
