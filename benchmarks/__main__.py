@@ -60,7 +60,7 @@ def main(
         content["startup"] = startup(2 if quick else 3)
         content["growth"] = growth.attack_growth(bench) | {"epochs": growth.epoch_growth(bench)}
         content["passes"] = growth.passes(bench)
-        sizes, rounds = ((200, 400), 1) if quick else ((500, 2000, 8000), 3)
+        sizes, rounds = ((200, 400), 1) if quick else ((500, 8000), 2)
         content["peak memory"] = growth.peak_memory(sizes, rounds)
         content["gpu"] = gpu.measure()
         console.print(rest(content))

@@ -44,7 +44,7 @@ print(json.dumps([before, peak()]))
 
 def attack_growth(bench: Bench) -> dict[str, dict[str, float]]:
     """Seconds of an attack against images, steps and batch size."""
-    half = 16 if bench.quick else 250
+    half = 16 if bench.quick else 125
     model, (x, y) = bench.undefended, bench.images(2 * half)
 
     def images(num: int) -> float:
