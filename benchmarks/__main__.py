@@ -45,16 +45,13 @@ def main(
     table = Table(
         "work", "amount", "against", "ratio", "rounds", "to reach", "values differ by", ""
     )
-    for name, measure in all_rows(bench).items():
-        if only in name and not gpu_alone:
+    for name, measure in ({} if gpu_alone else all_rows(bench)).items():
+        if only in name:
             with console.status(name):
                 row = measure()
             content["rows"][name] = describe(row)
             table.add_row(*cells(row))
-    if gpu_alone:
-        content["gpu"] = gpu.measure()
-        console.print(on_gpu(content["gpu"]["rows"]))
-    else:
+    if not gpu_alone:
         console.print(table)
     if not only and not gpu_alone:
         content["startup"] = startup(2 if quick else 3)
@@ -62,8 +59,9 @@ def main(
         content["passes"] = growth.passes(bench)
         sizes, rounds = ((200, 400), 1) if quick else ((500, 8000), 2)
         content["peak memory"] = growth.peak_memory(sizes, rounds)
-        content["gpu"] = gpu.measure()
         console.print(rest(content))
+    if gpu_alone or not only:
+        content["gpu"] = gpu.measure()
         console.print(on_gpu(content["gpu"]["rows"]))
         content["seconds"] = round(time.monotonic() - started, 1)
     output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from benchmarks import textbook
+from benchmarks.rows import train
 from benchmarks.timing import seconds
-from hw3lib import data, memory, runs, training
+from hw3lib import data, memory, runs
 from hw3lib.attacks import PGD
 from hw3lib.defenses import ImageObjective
 from hw3lib.experiments.networks import networks
@@ -114,7 +115,7 @@ def measure() -> dict[str, Any]:
             name: {"value": row.measure() if there else None, "limit": row.limit, "unit": row.unit}
             for name, row in ROWS.items()
         },
-        "profiles": {name: profile(name) for name in PROFILED} if there else {},
+        "profiles": {name: profile(of) for name, of in PROFILED.items()} if there else {},
     }
 
 
@@ -138,9 +139,8 @@ KINDS = {
 """Kernels by parts of their names; the first kind that fits counts."""
 
 
-def profile(name: str) -> dict[str, float]:
+def profile(settings: TrainVAE | TrainResNet) -> dict[str, float]:
     """Microseconds of a training step by kind of kernel, and how many kernels a step launches."""
-    settings = PROFILED[name]
     fit = _short_training(settings)
     with memory.kept(), runs.repeatable():
         fit()  # the first one chooses algorithms and loads kernels
@@ -166,16 +166,10 @@ def _short_training(settings: TrainVAE | TrainResNet) -> Callable[[], object]:
             settings.defense,
             augmented=settings.augmented,
         )
-        return partial(settings.changed(epochs=1).fit, settings.build(device), objective)
+        network = settings.build(device)
+        return partial(
+            train, network, objective, settings.optimizer(network, STEPS)[0], select="error"
+        )
     model, optimizer = settings.build(device)
     images = data.quantize(found.x_train[:num])
-    return partial(
-        training.fit,
-        model,
-        settings.objective(images, images[:8]),
-        optimizer,
-        epochs=1,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        select="bpd",
-    )
+    return partial(train, model, settings.objective(images, images[:8]), optimizer, select="bpd")

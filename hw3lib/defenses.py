@@ -100,10 +100,10 @@ def attacked_batch(
         with keeping_statistics(model):
             return attack.perturb(model, x, y)
     seen = approximated(model)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(evaluating(model))
-        if seen is not model:
-            stack.enter_context(autocast(x.device.type, enabled=False))
+    if seen is model:
+        with evaluating(model):
+            return attack.perturb(model, x, y)
+    with autocast(x.device.type, enabled=False):
         return attack.perturb(seen, x, y)
 
 
