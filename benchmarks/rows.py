@@ -166,7 +166,7 @@ def defense_epoch(bench: Bench) -> Row:
         return textbook.pgd(model, x, y, EIGHT, 2.5 * EIGHT / STEPS, STEPS)
 
     defense = JoinedBatch(PGD(EIGHT, steps=STEPS))
-    num = 64 if bench.quick else 512
+    num = 64 if bench.quick else 384
     return _classifier_row(bench, defense, attack, "PGD-10 defence, training", num, target=2.3)
 
 
