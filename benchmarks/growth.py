@@ -81,7 +81,7 @@ def passes(bench: Bench) -> dict[str, int]:
 
     Their ratio is about what the curve can win: both spend nearly all their time on these passes.
     """
-    x, y = bench.images(24 if bench.quick else 250)
+    x, y = bench.images(24 if bench.quick else 100)
     attack = PGD(EIGHT, steps=STEPS, keep="best")
     curve, runs = Counted(bench.undefended).eval(), Counted(bench.undefended).eval()
     eps_curve(curve, attack, x, y, RADII)
