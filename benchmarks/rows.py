@@ -83,7 +83,7 @@ class Bench:
     @cached_property
     def defended(self) -> ResNet:
         """The undefended network after some steps of the PGD defence, enough to resist."""
-        num = 2560 if self.quick else 19200
+        num = 2560 if self.quick else 25600
         defense = JoinedBatch(PGD(EIGHT, steps=3))
         objective = ImageObjective(
             (self.pictures.x_train[:num], self.pictures.y_train[:num]),
