@@ -20,7 +20,7 @@ from benchmarks import gpu, growth
 from benchmarks.rows import Bench, all_rows, startup
 from benchmarks.timing import Row
 from hw3lib import training
-from hw3lib.convolution import has_bfloat16
+from hw3lib.training.devices import has_bfloat16
 
 LIMIT_IMPORT, LIMIT_HELP = 0.3, 1.0
 

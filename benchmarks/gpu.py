@@ -15,14 +15,16 @@ import torch
 from benchmarks import textbook
 from benchmarks.rows import train
 from benchmarks.timing import seconds
-from hw3lib import data, memory, runs
-from hw3lib.attacks import PGD
-from hw3lib.defenses import ImageObjective
-from hw3lib.experiments.networks import networks
-from hw3lib.experiments.resnet_training import TrainResNet, load_resnet, pretraining
-from hw3lib.experiments.vae_training import TrainVAE
-from hw3lib.robustness import withstood
-from hw3lib.runs import Context
+from hw3lib import data
+from hw3lib.experiments.base import repeatable
+from hw3lib.experiments.part1.vae_training import TrainVAE
+from hw3lib.experiments.part2.networks import networks
+from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet, pretraining
+from hw3lib.robust.attacks import PGD
+from hw3lib.robust.defenses import ImageObjective
+from hw3lib.robust.evaluate import withstood
+from hw3lib.runs.settings import Context
+from hw3lib.training import memory
 
 GPU = "cuda"
 
@@ -54,7 +56,7 @@ def training_seconds(
     stored run is read or written, since stored ones may have shared their GPU.
     """
     timed = timed or epochs
-    with memory.kept(), runs.repeatable():
+    with memory.kept(), repeatable():
         outcome = settings.changed(epochs=timed).compute(Context(GPU))
     return float(outcome.seconds or 0) * epochs / timed
 
@@ -80,7 +82,7 @@ def attack_seconds() -> float:
     found = data.load("cifar10").to(GPU)
     x, y = data.to_pixels(found.x_test), found.y_test
     attack = PGD(8 / 255, steps=10)
-    with runs.repeatable():
+    with repeatable():
         withstood(model, attack, x[:500], y[:500])  # the first call chooses algorithms
         return seconds(lambda: withstood(model, attack, x, y).sum().item())  # reading it waits
 
@@ -142,7 +144,7 @@ KINDS = {
 def profile(settings: TrainVAE | TrainResNet) -> dict[str, float]:
     """Microseconds of a training step by kind of kernel, and how many kernels a step launches."""
     fit = _short_training(settings)
-    with memory.kept(), runs.repeatable():
+    with memory.kept(), repeatable():
         fit()  # the first one chooses algorithms and loads kernels
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
             fit()

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from benchmarks.rows import EIGHT, RADII, STEPS, Bench, train
 from benchmarks.timing import seconds
 from hw3lib import data
-from hw3lib.attacks import PGD
-from hw3lib.experiments.vae_training import TrainVAE
-from hw3lib.robustness import eps_curve, withstood
+from hw3lib.experiments.part1.vae_training import TrainVAE
+from hw3lib.robust.attacks import PGD
+from hw3lib.robust.evaluate import eps_curve, withstood
 
 # An attack that visits every image at every step, so that the amount of work is known.
 FULL = PGD(EIGHT, steps=4, keep="last")
@@ -25,9 +25,9 @@ PEAK = """
 import json, pathlib, re, sys
 import torch
 from hw3lib import data
-from hw3lib.attacks import PGD
-from hw3lib.resnet import ResNet
-from hw3lib.robustness import withstood
+from hw3lib.robust.attacks import PGD
+from hw3lib.robust.resnet import ResNet
+from hw3lib.robust.evaluate import withstood
 
 def peak():
     # Not getrusage: a child inherits its parent's peak.

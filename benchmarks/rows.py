@@ -16,15 +16,15 @@ from torch import Tensor
 from benchmarks import textbook
 from benchmarks.timing import Row, alternate, seconds
 from hw3lib import data, training
-from hw3lib.attacks import FGSM, PGD
-from hw3lib.defenses import ImageObjective, JoinedBatch, Standard
-from hw3lib.experiments.networks import networks
-from hw3lib.experiments.resnet_training import TrainResNet, load_resnet
-from hw3lib.experiments.side_by_side import OTHERS, counterpart
-from hw3lib.experiments.vae_training import TrainVAE
-from hw3lib.resnet import ResNet
-from hw3lib.robustness import eps_curve, step_curve, withstood
-from hw3lib.vae import evaluate_elbo
+from hw3lib.experiments.part1.vae_training import TrainVAE
+from hw3lib.experiments.part2.networks import networks
+from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
+from hw3lib.experiments.part2.side_by_side import OTHERS, counterpart
+from hw3lib.robust.attacks import FGSM, PGD
+from hw3lib.robust.defenses import ImageObjective, JoinedBatch, Standard
+from hw3lib.robust.evaluate import eps_curve, step_curve, withstood
+from hw3lib.robust.resnet import ResNet
+from hw3lib.vae.objective import evaluate_elbo
 
 EIGHT, TWO = 8 / 255, 2 / 255
 STEPS = 10

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from hw3lib.experiments.published import Published
-    from hw3lib.runs import Run, Settings
+    from hw3lib.experiments.catalog import Published
+    from hw3lib.runs.settings import Settings
+    from hw3lib.runs.store import Run
 
 # Plain help: with markup it would import a Markdown reader first.
 plain = partial(typer.Typer, no_args_is_help=True, rich_markup_mode=None)
@@ -63,7 +64,7 @@ def notebook_command(
     ] = None,
 ) -> None:
     """Execute a notebook with other parameters; one that it does not have is an error."""
-    from hw3lib import notebooks
+    from hw3lib.book import notebooks
 
     typer.echo(notebooks.execute(notebook, output, _assignments(parameters or [])))
 
@@ -74,7 +75,7 @@ def summary_command(
     output: Annotated[Path | None, typer.Option(help="a CSV file; default the screen")] = None,
 ) -> None:
     """Mean and interval over seeds of every number that the notebooks quote."""
-    from hw3lib.notebooks import summary
+    from hw3lib.book.notebooks import summary
 
     table = summary(notebooks).to_csv(float_format="%.6g")
     if output:
@@ -111,7 +112,7 @@ def show_command(key: str) -> None:
 @runs_app.command("verify")
 def verify_command(keys: Keys = None) -> None:
     """Recompute canaries: does the code still compute what made these runs?"""
-    from hw3lib.runs import RunError
+    from hw3lib.runs.settings import RunError
 
     stale = 0
     for stored in _select(keys):
@@ -169,9 +170,10 @@ def reproduce_command(
     ] = False,
 ) -> None:
     """Compute every published run that is missing or stale; resumes where it stopped."""
-    from hw3lib import runs, schedule
-    from hw3lib.experiments.published import published
-    from hw3lib.training import OutOfTime
+    from hw3lib import runs
+    from hw3lib.experiments.catalog import published
+    from hw3lib.runs import schedule
+    from hw3lib.runs.settings import OutOfTime
 
     deadline = time.monotonic() + time_budget - RESERVE_SECONDS if time_budget else None
     entries = [e for e in published(_seeds(seeds)) if only in e.settings.describe()]
@@ -216,17 +218,17 @@ def main() -> None:
 
 
 def _load_experiments() -> None:
-    import hw3lib.experiments.published  # noqa: F401  (registers every kind of settings)
+    import hw3lib.experiments.catalog  # noqa: F401  (registers every kind of settings)
 
 
 def _parse(experiment: str, assignments: Sequence[str]) -> Settings:
     """Settings from name=value words; the values are validated by the settings themselves."""
-    from hw3lib.runs import Settings
+    from hw3lib.runs.settings import Settings
 
     _load_experiments()
-    if experiment not in Settings.kinds:
-        raise ValueError(f"no experiment {experiment!r}; there are {', '.join(Settings.kinds)}")
-    return Settings.kinds[experiment](**_assignments(assignments))
+    if experiment not in Settings.registry:
+        raise ValueError(f"no experiment {experiment!r}; there are {', '.join(Settings.registry)}")
+    return Settings.registry[experiment](**_assignments(assignments))
 
 
 def _assignments(words: Sequence[str]) -> dict[str, Any]:
@@ -279,7 +281,7 @@ def _fresh(entry: Published) -> Run | None:
 
 
 def _is_stale(stored: Run) -> bool:
-    from hw3lib.runs import RunError
+    from hw3lib.runs.settings import RunError
 
     try:
         stored.verify()

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from hw3lib import data, report, runs, training
-from hw3lib.attacks import FGSM, PGD
-from hw3lib.defenses import AdversarialLoss, JoinedBatch, Standard
-from hw3lib.experiments.attack_strength import AttackStrength
-from hw3lib.experiments.attacked import (
+from hw3lib import data, runs, training
+from hw3lib.book import report
+from hw3lib.experiments.part2.attack_strength import AttackStrength
+from hw3lib.experiments.part2.attacked import (
     COURSE_FGSM,
     COURSE_PGD,
     SUITE,
@@ -21,7 +20,7 @@ from hw3lib.experiments.attacked import (
     honest,
     over_seeds,
 )
-from hw3lib.experiments.deviations import (
+from hw3lib.experiments.part2.deviations import (
     COMBINATIONS,
     CUTS,
     WRITINGS,
@@ -34,14 +33,17 @@ from hw3lib.experiments.deviations import (
     pixels,
     shares,
 )
-from hw3lib.experiments.evaluation import Checklist, RadiusCurves, Referee
-from hw3lib.experiments.gradient_sign import GradientSign
-from hw3lib.experiments.loss_against_batch import LossAgainstBatch
-from hw3lib.experiments.networks import EPOCHS, networks, reported
-from hw3lib.experiments.resnet_training import TrainResNet, load_resnet
-from hw3lib.experiments.side_by_side import OTHERS, SideBySide, counterpart
-from hw3lib.experiments.transfer import TransferStudy
-from hw3lib.resnet import ResNet
+from hw3lib.experiments.part2.evaluation import Checklist, RadiusCurves
+from hw3lib.experiments.part2.gradient_sign import GradientSign
+from hw3lib.experiments.part2.loss_against_batch import LossAgainstBatch
+from hw3lib.experiments.part2.networks import EPOCHS, networks, reported
+from hw3lib.experiments.part2.referee import Referee
+from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
+from hw3lib.experiments.part2.side_by_side import OTHERS, SideBySide, counterpart
+from hw3lib.experiments.part2.transfer import TransferStudy
+from hw3lib.robust.attacks import FGSM, PGD
+from hw3lib.robust.defenses import AdversarialLoss, JoinedBatch, Standard
+from hw3lib.robust.resnet import ResNet
 
 TINY = TrainResNet(dataset="shapes", network="small", epochs=1, batch_size=128, learning_rate=0.05)
 
@@ -132,11 +134,11 @@ def test_schedules_are_the_ones_of_the_course_and_of_our_recipe():
 
 
 def test_runs_with_other_epochs_share_a_checkpoint_unless_the_schedule_forbids_it():
-    assert TINY.line == TINY.changed(epochs=9).line
+    assert TINY.checkpoint_key == TINY.changed(epochs=9).checkpoint_key
     cycle = TINY.changed(schedule="one_cycle")
-    assert cycle.line != cycle.changed(epochs=9).line
+    assert cycle.checkpoint_key != cycle.changed(epochs=9).checkpoint_key
     linear = TINY.changed(schedule="linear")
-    assert linear.line != linear.changed(epochs=9).line
+    assert linear.checkpoint_key != linear.changed(epochs=9).checkpoint_key
 
 
 ALL_SETTINGS = [
@@ -374,9 +376,22 @@ def test_the_reports_numbers_are_found_by_network_and_attack():
 
 def test_weights_kept_otherwise_come_from_the_same_training():
     best = TrainResNet(epochs=3)
-    assert best.line == best.changed(keep="last").line == best.changed(epochs=9).line
+    assert (
+        best.checkpoint_key
+        == best.changed(keep="last").checkpoint_key
+        == best.changed(epochs=9).checkpoint_key
+    )
     alone = best.changed(schedule="one_cycle")
-    assert len({alone.line, alone.changed(keep="last").line, alone.changed(epochs=9).line}) == 3
+    assert (
+        len(
+            {
+                alone.checkpoint_key,
+                alone.changed(keep="last").checkpoint_key,
+                alone.changed(epochs=9).checkpoint_key,
+            }
+        )
+        == 3
+    )
 
 
 def test_another_seed_is_of_the_network_and_of_the_attack():

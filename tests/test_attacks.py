@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from hw3lib import attacks
-from hw3lib.attacks import FGSM, PGD, SignNoise, input_gradient, margin
-from hw3lib.resnet import CIFAR10_STD, ResNet
+from hw3lib.robust import attacks
+from hw3lib.robust.attacks import FGSM, PGD, SignNoise, input_gradient, margin
+from hw3lib.robust.resnet import CIFAR10_STD, ResNet
 
 
 def rng(seed=0):

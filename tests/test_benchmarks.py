@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 import typer
+from hw3lib.convolution import Conv3x3
 
 from benchmarks import __main__ as table
 from benchmarks import gpu, textbook
@@ -13,12 +14,11 @@ from benchmarks.__main__ import cells, describe
 from benchmarks.rows import attack_row
 from benchmarks.timing import Outcome, Row, alternate
 from hw3lib import data
-from hw3lib.attacks import FGSM, PGD
-from hw3lib.convolution import Conv3x3
-from hw3lib.experiments.resnet_training import TrainResNet
-from hw3lib.experiments.side_by_side import OTHERS, counterpart
-from hw3lib.experiments.vae_training import TrainVAE
-from hw3lib.robustness import withstood
+from hw3lib.experiments.part1.vae_training import TrainVAE
+from hw3lib.experiments.part2.resnet_training import TrainResNet
+from hw3lib.experiments.part2.side_by_side import OTHERS, counterpart
+from hw3lib.robust.attacks import FGSM, PGD
+from hw3lib.robust.evaluate import withstood
 
 EPS = 2 / 255
 

@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw3lib import data
-from hw3lib.experiments import beta_sweep
-from hw3lib.experiments.beta_sweep import FACTORS, LatentFactors
-from hw3lib.experiments.vae_training import TrainVAE
-from hw3lib.vae import VAE
+from hw3lib.experiments.part1 import beta_sweep
+from hw3lib.experiments.part1.beta_sweep import FACTORS, LatentFactors
+from hw3lib.experiments.part1.vae_training import TrainVAE
+from hw3lib.vae.model import VAE
 
 
 def correlated(seed, n=500, dim=5):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from hw3lib import claims, report, runs
-from hw3lib.claims import Claim
-from hw3lib.experiments import evidence
+from hw3lib import runs
+from hw3lib.book import claims, evidence, report
+from hw3lib.book.claims import Claim
 from hw3lib.stats import Interval
 from tests.book.notebooks import BOOK, QUESTIONS
 

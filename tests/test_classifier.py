@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from hw3lib import data, runs
-from hw3lib.experiments import classifier
-from hw3lib.experiments.classifier import DigitClassifier, TrainClassifier, load_classifier
+from hw3lib.experiments.part1 import classifier
+from hw3lib.experiments.part1.classifier import DigitClassifier, TrainClassifier, load_classifier
 
 
 @pytest.fixture(scope="module")

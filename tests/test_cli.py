@@ -9,11 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from hw3lib import cli, data, runs
-from hw3lib.defenses import Standard
-from hw3lib.experiments import published as plan
-from hw3lib.experiments.marginal_likelihood import PosteriorGrid
-from hw3lib.experiments.resnet_training import TrainResNet
-from hw3lib.experiments.vae_training import TrainVAE
+from hw3lib.experiments import catalog as plan
+from hw3lib.experiments.part1.marginal_likelihood import PosteriorGrid
+from hw3lib.experiments.part1.vae_training import TrainVAE
+from hw3lib.experiments.part2.resnet_training import TrainResNet
+from hw3lib.robust.defenses import Standard
 
 TINY = TrainVAE(dataset="digits", latent_dim=2, num_filters=2, epochs=1)
 WORDS = ["dataset=digits", "latent_dim=2", "num_filters=2", "epochs=1"]

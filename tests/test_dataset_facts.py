@@ -7,14 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hw3lib.experiments.dataset_facts import (
+from hw3lib.experiments.part1.dataset_facts import (
     DatasetFacts,
     counting_models,
     level_probs,
     log2_likelihood,
     pixel_probs,
 )
-from hw3lib.runs import Context
+from hw3lib.runs.settings import Context
 
 few = settings(max_examples=15, deadline=None)
 

@@ -4,16 +4,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hw3lib.attacks import FGSM, PGD
-from hw3lib.defenses import (
+from hw3lib.robust.attacks import FGSM, PGD
+from hw3lib.robust.defenses import (
     AdversarialLoss,
     ImageObjective,
     JoinedBatch,
     Standard,
     attacked_batch,
-    keeping_statistics,
 )
-from hw3lib.resnet import ResNet
+from hw3lib.robust.modes import keeping_statistics
+from hw3lib.robust.resnet import ResNet
 
 ATTACK = PGD(0.05, steps=3)
 

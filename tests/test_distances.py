@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hw3lib import distances
+from hw3lib.experiments.part1 import distances
 from hw3lib.stats import mean_interval
 
 BOTH = [distances.kernel_distance, distances.frechet_distance]

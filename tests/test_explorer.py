@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hw3lib import explorer
+from hw3lib.book import explorer
 
 
 def tiles(rows=3, columns=4, size=28):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from hw3lib import figures
+from hw3lib.book import figures
 from hw3lib.stats import Interval
 
 

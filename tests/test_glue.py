@@ -6,7 +6,7 @@ import sys
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
-from hw3lib.glue import MIME_PREFIX
+from hw3lib.book.glue import MIME_PREFIX
 
 
 def test_a_glued_value_is_stored_under_its_name():

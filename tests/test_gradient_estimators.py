@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw3lib import data
-from hw3lib.bounds import LinearGaussian, gaussian_kl
-from hw3lib.experiments import gradient_estimators as ge
-from hw3lib.experiments.vae_training import TrainVAE
-from hw3lib.vae import ElboObjective
+from hw3lib.experiments.part1 import gradient_estimators as ge
+from hw3lib.experiments.part1.vae_training import TrainVAE
+from hw3lib.vae.bounds import gaussian_kl
+from hw3lib.vae.exact import LinearGaussian
+from hw3lib.vae.objective import ElboObjective
 
 few = settings(max_examples=20, deadline=None)
 

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw3lib import data
-from hw3lib.bounds import LinearGaussian, log_normal
-from hw3lib.experiments import marginal_likelihood as ml
-from hw3lib.experiments.vae_training import TrainVAE
-from hw3lib.vae import VAE
+from hw3lib.experiments.part1 import marginal_likelihood as ml
+from hw3lib.experiments.part1.vae_training import TrainVAE
+from hw3lib.vae.bounds import log_normal
+from hw3lib.vae.exact import LinearGaussian
+from hw3lib.vae.model import VAE
 
 
 def rng(purpose="test"):

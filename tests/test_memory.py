@@ -7,13 +7,13 @@ import textwrap
 
 import pytest
 
-from hw3lib import memory
+from hw3lib.training import memory
 
 glibc_only = pytest.mark.skipif(memory._glibc() is None, reason="the C library is not glibc")
 
 COUNT = """
     import contextlib, resource, torch
-    from hw3lib import memory
+    from hw3lib.training import memory
 
     def faults(rounds=5):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

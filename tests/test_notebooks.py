@@ -4,10 +4,10 @@ import nbformat
 import numpy as np
 import pytest
 
-from hw3lib import notebooks
+from hw3lib.book import notebooks
 
 SOURCE = """
-from hw3lib.glue import glue
+from hw3lib.book.glue import glue
 glue("double", 2 * seed, ".1f")
 glue("share", f"{seed / 10} [0.0, 1.0]")
 glue("word", "holds")

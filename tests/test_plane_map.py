@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from hw3lib import runs
-from hw3lib.experiments.classifier import TrainClassifier, load_classifier, predict
-from hw3lib.experiments.plane_map import PlaneMap
-from hw3lib.experiments.vae_training import TrainVAE, load_vae
+from hw3lib.experiments.part1.classifier import TrainClassifier, load_classifier, predict
+from hw3lib.experiments.part1.plane_map import PlaneMap
+from hw3lib.experiments.part1.vae_training import TrainVAE, load_vae
 
 PLANE = TrainVAE(dataset="digits", latent_dim=2, num_filters=2, epochs=1)
 READER = TrainClassifier(dataset="digits", epochs=1)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy.integrate import dblquad, quad
 from scipy.stats import norm
 
-from hw3lib.bounds import gaussian_kl, log_normal
-from hw3lib.priors import MixturePrior, kl_by_quadrature, log_ratios, ratio_std
+from hw3lib.vae.bounds import gaussian_kl, log_normal
+from hw3lib.vae.priors import MixturePrior, kl_by_quadrature, log_ratios, ratio_std
 
 few = settings(max_examples=20, deadline=None)
 means, log_stds = st.floats(-3, 3), st.floats(-2, 1)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from hw3lib import replay, training
-from hw3lib.experiments.resnet_training import TrainResNet
-from hw3lib.experiments.vae_training import TrainVAE
+from hw3lib import training
+from hw3lib.experiments.part1.vae_training import TrainVAE
+from hw3lib.experiments.part2.resnet_training import TrainResNet
+from hw3lib.training import replay
 from tests.test_training import fit, same
 
 CPU = torch.device("cpu")
@@ -122,7 +123,7 @@ def test_a_training_with_replayed_steps_is_the_training(monkeypatch):
     ids=lambda settings: settings.experiment,
 )
 def test_on_a_gpu_a_graph_gives_what_the_steps_give(settings, monkeypatch, caplog):
-    from hw3lib.runs import Context
+    from hw3lib.runs.settings import Context
 
     caplog.set_level(logging.WARNING)
     graph = settings.compute(Context(device="cuda"))

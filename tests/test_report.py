@@ -2,7 +2,7 @@
 
 import pytest
 
-from hw3lib import report
+from hw3lib.book import report
 
 
 def test_a_number_has_a_value_and_a_meaning():

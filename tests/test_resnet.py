@@ -7,11 +7,12 @@ import torch
 from torchvision.models import resnet18 as torchvision_resnet18
 
 from hw3lib import data
-from hw3lib.attacks import PGD
-from hw3lib.experiments import model_card
-from hw3lib.experiments.resnet_training import _half, pretraining
-from hw3lib.resnet import CIFAR10_MEAN, CIFAR10_STD, Normalize, ResNet, resnet18
-from hw3lib.robustness import correct, withstood
+from hw3lib.experiments.part2 import model_card
+from hw3lib.experiments.part2.resnet_training import _half, pretraining
+from hw3lib.experiments.part2.zoo import resnet18
+from hw3lib.robust.attacks import PGD
+from hw3lib.robust.evaluate import correct, withstood
+from hw3lib.robust.resnet import CIFAR10_MEAN, CIFAR10_STD, Normalize, ResNet
 
 
 def course_network():
@@ -74,7 +75,7 @@ def test_small_networks_halve_the_image_four_times():
 
 def test_torchvision_is_imported_only_when_a_network_is_built():
     code = (
-        "import sys\nimport hw3lib.experiments.published\nassert 'torchvision' not in sys.modules\n"
+        "import sys\nimport hw3lib.experiments.catalog\nassert 'torchvision' not in sys.modules\n"
         "from hw3lib.resnet import ResNet\nResNet(width=2, blocks=1)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

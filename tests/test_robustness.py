@@ -13,24 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from hw3lib import robustness
-from hw3lib.attacks import FGSM, PGD, SignNoise
-from hw3lib.resnet import ResNet
-from hw3lib.robustness import (
+from hw3lib.experiments.part2.referee import autoattack
+from hw3lib.robust import evaluate as robustness
+from hw3lib.robust.attacks import FGSM, PGD, SignNoise
+from hw3lib.robust.checklist import catastrophic_overfitting, gradient_masking
+from hw3lib.robust.evaluate import (
     accuracy,
-    autoattack,
-    catastrophic_overfitting,
     correct,
     course_accuracy,
     cross_matrix,
     eps_curve,
-    gradient_masking,
     restart_curve,
     step_curve,
     transfer_matrix,
     withstood,
     worst_case,
 )
+from hw3lib.robust.resnet import ResNet
 
 few = settings(max_examples=15, deadline=None)
 

@@ -10,10 +10,11 @@ from annotated_types import Gt
 from pydantic import ValidationError
 
 import hw3lib
-from hw3lib import bounds, runs
-from hw3lib.experiments.published import published
-from hw3lib.experiments.vae_training import TrainVAE
-from hw3lib.runs import Outcome, RunError, Settings
+from hw3lib import runs
+from hw3lib.experiments.catalog import published
+from hw3lib.experiments.part1.vae_training import TrainVAE
+from hw3lib.runs.settings import Outcome, RunError, Settings
+from hw3lib.vae import bounds
 
 
 class Square(Settings):
@@ -99,7 +100,7 @@ class Coloured(Square):
     """A run that got a setting, and one within, after others had been stored."""
 
     experiment: ClassVar[str] = "test_coloured"
-    added: ClassVar[tuple[str, ...]] = ("colour", "within")
+    added_later: ClassVar[tuple[str, ...]] = ("colour", "within")
 
     colour: str = "white"
     within: "Coloured | None" = None

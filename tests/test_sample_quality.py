@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from hw3lib import data, runs
-from hw3lib.experiments import sample_quality
-from hw3lib.experiments.classifier import TrainClassifier
-from hw3lib.experiments.sample_quality import MEASURES, REAL, SampleQuality
-from hw3lib.experiments.vae_training import TrainVAE
+from hw3lib.experiments.part1 import sample_quality
+from hw3lib.experiments.part1.classifier import TrainClassifier
+from hw3lib.experiments.part1.sample_quality import MEASURES, REAL, SampleQuality
+from hw3lib.experiments.part1.vae_training import TrainVAE
 from hw3lib.stats import Interval
 
 VAE = TrainVAE(dataset="digits", epochs=1, latent_dim=2, num_filters=4)

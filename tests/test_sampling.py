@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw3lib import data
-from hw3lib.experiments import sampling
+from hw3lib.experiments.part1 import sampling
 from hw3lib.stats import chi_square
-from hw3lib.vae import mean_image, sample_pixels
+from hw3lib.vae.model import mean_image, sample_pixels
 
 
 def rng(purpose="test", seed=0):

@@ -2,11 +2,12 @@ import time
 
 import pytest
 
-from hw3lib import data, runs, schedule
-from hw3lib.experiments.marginal_likelihood import PosteriorGrid
-from hw3lib.experiments.networks import networks
-from hw3lib.experiments.vae_training import TrainVAE
-from hw3lib.training import OutOfTime
+from hw3lib import data, runs
+from hw3lib.experiments.part1.marginal_likelihood import PosteriorGrid
+from hw3lib.experiments.part1.vae_training import TrainVAE
+from hw3lib.experiments.part2.networks import networks
+from hw3lib.runs import schedule
+from hw3lib.runs.settings import OutOfTime
 
 TINY = TrainVAE(dataset="digits", latent_dim=2, num_filters=2, epochs=1)
 
@@ -62,7 +63,7 @@ def test_a_failure_comes_last_and_stops_only_what_needs_it(monkeypatch, tmp_path
 def test_runs_that_share_a_checkpoint_are_not_computed_at_the_same_time():
     """Two processes would resume from one file and overwrite it; the longer run goes on from it."""
     longer = TINY.changed(epochs=3)
-    assert longer.line == TINY.line
+    assert longer.checkpoint_key == TINY.checkpoint_key
     done = [run.settings for run in schedule.compute_all([longer, TINY], jobs=2)]
     assert done == [longer, TINY]  # side by side the shorter one would have come first
 

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hw3lib import data, strokes
+from hw3lib import data
+from hw3lib.experiments.part1 import strokes
 
 
 def bar(top, left, height, width, size=28, level=15):

@@ -5,18 +5,20 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from hw3lib import bounds, runs, training
-from hw3lib.bounds import LinearGaussian, importance_weighted_bound
+from hw3lib import runs, training
 from hw3lib.data import generator
-from hw3lib.experiments import tightness
-from hw3lib.experiments.tightness import (
+from hw3lib.experiments.part1 import tightness
+from hw3lib.experiments.part1.tightness import (
     BoundTightness,
     FixedPosterior,
     estimate_elbo,
     refine_posterior,
     sandwich,
 )
-from hw3lib.experiments.vae_training import TrainVAE
+from hw3lib.experiments.part1.vae_training import TrainVAE
+from hw3lib.vae import bounds
+from hw3lib.vae.bounds import importance_weighted_bound
+from hw3lib.vae.exact import LinearGaussian
 
 
 @pytest.fixture(scope="module")

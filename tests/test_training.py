@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from hw3lib import data, training
-from hw3lib.experiments.vae_training import TrainVAE
+from hw3lib.experiments.part1.vae_training import TrainVAE
 
 
 class Regression:
@@ -191,7 +191,7 @@ KILLED = """
 import sys, torch
 from pathlib import Path
 from hw3lib import data
-from hw3lib.experiments.vae_training import TrainVAE
+from hw3lib.experiments.part1.vae_training import TrainVAE
 torch.set_num_threads(1)
 settings = TrainVAE(dataset="digits", latent_dim=2, num_filters=4, epochs=6, seed=3)
 print("go", flush=True)

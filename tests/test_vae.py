@@ -9,14 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw3lib import data
-from hw3lib.vae import (
-    VAE,
-    ElboObjective,
-    evaluate_elbo,
-    mean_image,
-    pixel_nll,
-    sample_pixels,
-)
+from hw3lib.vae.model import VAE, mean_image, pixel_nll, sample_pixels
+from hw3lib.vae.objective import ElboObjective, evaluate_elbo
 
 few = settings(max_examples=20, deadline=None)
 

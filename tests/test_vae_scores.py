@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from hw3lib import data
-from hw3lib.bounds import bits_per_dim
-from hw3lib.experiments.vae_scores import ScoreVAE, bpd_by_class
-from hw3lib.experiments.vae_training import TrainVAE
-from hw3lib.runs import Context
-from hw3lib.vae import evaluate_elbo
+from hw3lib.experiments.part1.vae_scores import ScoreVAE, bpd_by_class
+from hw3lib.experiments.part1.vae_training import TrainVAE
+from hw3lib.runs.settings import Context
+from hw3lib.vae.bounds import bits_per_dim
+from hw3lib.vae.objective import evaluate_elbo
 
 TRAINING = TrainVAE(dataset="digits", latent_dim=3, num_filters=4, epochs=1)
 

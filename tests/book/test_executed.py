@@ -1,6 +1,6 @@
 import pytest
 
-from hw3lib.runs import PUBLISHED
+from hw3lib.runs.store import PUBLISHED
 from tests.book.notebooks import (
     NOTEBOOKS,
     QUESTIONS,

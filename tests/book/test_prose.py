@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from hw3lib.runs import PUBLISHED
+from hw3lib.runs.store import PUBLISHED
 from tests.book.notebooks import NOTEBOOKS, prose, read
 
 # A formula may hold constants that were chosen or worked out by hand; code and roles are no prose.

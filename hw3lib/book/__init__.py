@@ -1,0 +1,1 @@
+"""The page elements of the book: claims, figures, glued numbers, executed notebooks."""

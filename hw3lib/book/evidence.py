@@ -1,0 +1,198 @@
+"""What the ledger of claims can name: the published runs, and functions of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw3lib import runs, stats
+from hw3lib.book import claims, report
+from hw3lib.book.claims import Claim, Judgement
+from hw3lib.experiments import catalog as published
+from hw3lib.experiments.catalog import Named
+from hw3lib.experiments.part1 import manifold
+from hw3lib.experiments.part1.beta_sweep import factor_alignment
+from hw3lib.experiments.part1.sample_quality import blocks_of, early_excess
+from hw3lib.experiments.part2.attacked import intervals, outcomes
+from hw3lib.experiments.part2.evaluation import RadiusCurves
+from hw3lib.runs.store import Run
+from hw3lib.stats import Interval
+from hw3lib.vae.bounds import bits_per_dim
+
+SEEDS = range(10)
+"""Seeds whose runs are looked for."""
+
+
+def ledger(path: str | Path, seeds: Iterable[int] = SEEDS) -> list[Judgement]:
+    """All claims of a file, judged on the published runs.
+
+    Raises:
+        ValueError: a claim names something unknown, or its runs for seed 0 are not published.
+    """
+    return [judge(claim, seeds) for claim in claims.load(path)]
+
+
+def judge(claim: Claim, seeds: Iterable[int] = SEEDS) -> Judgement:
+    """Judge a claim on every seed whose runs are all published; raises as `usable` does."""
+    return claims.judge(claim, _lookups(usable(claim.evidence, seeds)))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A number of the report beside ours.
+
+    Attributes:
+        name: of the number in `hw3lib.report`.
+        ours: with a 95 % interval over seeds where there are several, else over test images where
+            the number counts them; None if its runs are not published.
+        seeds: trainings that it rests on.
+        used: the runs of all these seeds.
+    """
+
+    name: str
+    ours: Interval | None = None
+    seeds: int = 0
+    used: tuple[Run, ...] = ()
+
+    @property
+    def outside(self) -> bool | None:
+        """Whether the report's number lies outside the interval; None if there is no interval."""
+        if self.ours is None or np.isnan(self.ours.low):
+            return None
+        return report.value(self.name) not in self.ours
+
+
+def comparisons(seeds: Iterable[int] = SEEDS) -> list[Comparison]:
+    """Every number of the report that our runs can be compared with."""
+    found = []
+    for name, expression in report.evidence().items():
+        if available := usable(expression, seeds):
+            measured = claims.measure(expression, _lookups(available))
+            asked = claims.free_names(expression) - FUNCTIONS.keys()
+            used = [lookup(run, seed) for seed in available for run in sorted(asked)]
+            found.append(Comparison(name, *measured, tuple(used)))
+        else:
+            found.append(Comparison(name))
+    return found
+
+
+def usable(expression: str, seeds: Iterable[int] = SEEDS) -> list[int]:
+    """The seeds for which every run that an expression names is published.
+
+    Runs that do not depend on the seed are the same for all; they count once.
+
+    Raises:
+        ValueError: it names something unknown.
+    """
+    asked = claims.free_names(expression) - FUNCTIONS.keys()
+    if unknown := asked - named(0).keys():
+        raise ValueError(f"{expression!r} names {', '.join(sorted(unknown))}: no run or function")
+    distinct: dict[tuple[str, ...], int] = {}
+    for seed in seeds:
+        runs_of_seed = [named(seed)[name] for name in sorted(asked)]
+        if all(_stored(one) for one in runs_of_seed):
+            distinct.setdefault(tuple(map(_key, runs_of_seed)), seed)
+    return list(distinct.values())
+
+
+def _lookups(seeds: Iterable[int]) -> list[claims.Names]:
+    return [partial(lookup, seed=seed) for seed in seeds]
+
+
+def lookup(name: str, seed: int) -> Any:
+    """A function by its name, or the run of that name for a seed, or the tuple of them."""
+    return FUNCTIONS[name] if name in FUNCTIONS else _stored(named(seed)[name])
+
+
+@lru_cache(maxsize=len(SEEDS))
+def named(seed: int) -> Mapping[str, Named]:
+    """What an expression can name for one seed; part 2 on the data of the course."""
+    return published.part_1(seed) | published.part_2("cifar10", seed)
+
+
+def _key(asked: Named) -> str:
+    return "/".join(one.key for one in asked) if isinstance(asked, tuple) else asked.key
+
+
+def _stored(asked: Named) -> Run | tuple[Run, ...] | None:
+    """The published run or runs, or None if one is missing."""
+    if not isinstance(asked, tuple):
+        return _published(asked)
+    found = [_published(one) for one in asked]
+    return tuple(run for run in found if run) if all(found) else None
+
+
+@lru_cache(maxsize=1024)
+def _published(settings: runs.Settings) -> Run | None:
+    stored = runs.find(settings)
+    return stored if stored and stored.published else None
+
+
+def history(run: Run, column: str) -> NDArray[np.float64]:
+    """A column of a training's history, from epoch 0, before training, to the last."""
+    rows = run.results["history"]
+    return np.array([row.get(column, np.nan) for row in rows], dtype=np.float64)
+
+
+def train_bpd(run: Run) -> NDArray[np.float64]:
+    """Bits per dimension on the training images in each epoch; none before the first."""
+    nats = history(run, "train_nll") + history(run, "train_kl")
+    return nats * float(bits_per_dim(1.0))
+
+
+def course_accuracy(attacked: Run, attack: str) -> Interval:
+    """Accuracy in the course's protocol: "clean", or under an attack of `attacked.SUITE`."""
+    return intervals(attacked)[attack]["course"]
+
+
+def withstands(attacked: Run, attack: str) -> NDArray[np.float64]:
+    """For each test image 1 if it is classified rightly before and after an attack, else 0."""
+    return outcomes(attacked)[attack].astype(np.float64)
+
+
+def with_habits(deviations: Run, *habits: str) -> NDArray[np.float64]:
+    """The same for an attack written with these habits, see `deviations.Habits`."""
+    row = deviations.results["combinations"].index(list(habits))
+    left: NDArray[np.bool_] = deviations.arrays["right"][row]
+    return left.astype(np.float64)
+
+
+def at_radius(curves: Run, attack: str, radius: float) -> NDArray[np.float64]:
+    """For each test image 1 if it is still classified rightly at a radius, in steps of 1/255."""
+    row = curves.results["attacks"].index(attack)
+    column = cast(RadiusCurves, curves.settings).eps_values.index(radius / 255)
+    left: NDArray[np.bool_] = curves.arrays["right"][row, column]
+    return left.astype(np.float64)
+
+
+def best_validation_accuracy(training: Run) -> float:
+    """The highest accuracy on clean validation images after any epoch."""
+    return float(1 - history(training, "val_error")[1:].min())
+
+
+def scores_of(sweep: Sequence[Run], name: str) -> NDArray[np.float64]:
+    """A test score ("nll", "kl" or "bpd") of each run."""
+    return np.array([run.results["test"][name] for run in sweep])
+
+
+FUNCTIONS: dict[str, Callable[..., Any] | Any] = {
+    function.__name__: function
+    for function in (
+        at_radius, best_validation_accuracy, blocks_of, course_accuracy, early_excess,
+        factor_alignment, history, scores_of, train_bpd, with_habits, withstands,
+    )
+} | {
+    "np": np,
+    "slope": stats.slope,
+    "manifold": manifold,
+    "report": report.value,
+    "bpd": bits_per_dim,
+    "len": len,
+}  # fmt: skip
+"""What an expression can call."""

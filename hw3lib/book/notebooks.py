@@ -1,0 +1,113 @@
+"""Notebooks executed with other parameters, and their glued numbers over several seeds."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hw3lib.book.glue import MIME_PREFIX
+from hw3lib.stats import mean_interval
+
+
+def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> Path:
+    """Execute a notebook with papermill; the output appears once it is whole.
+
+    Args:
+        notebook: with a cell tagged `parameters`.
+        output: where the executed notebook goes.
+        parameters: values in place of the defaults.
+
+    Raises:
+        ValueError: the notebook has no parameter of such a name.
+        RuntimeError: a cell failed; what was executed lies beside `output`.
+    """
+    import papermill
+
+    known = papermill.inspect_notebook(str(notebook))
+    if unknown := sorted(parameters.keys() - known.keys()):
+        raise ValueError(
+            f"{notebook.name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}"
+        )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    part = output.with_name(f"{output.stem}.part.ipynb").resolve()
+    try:
+        papermill.execute_notebook(
+            str(notebook),
+            str(part),
+            parameters=dict(parameters),
+            kernel_name="python3",
+            cwd=str(notebook.parent),
+            progress_bar=False,
+        )
+    except papermill.PapermillExecutionError as error:
+        raise RuntimeError(
+            f"{notebook.name} failed in cell {error.exec_count} ({error.ename}: {error.evalue}); "
+            f"{part} shows how far it came"
+        ) from error
+    os.replace(part, output)
+    return output
+
+
+def glued(notebook: Path) -> dict[str, str]:
+    """The numbers and words that an executed notebook quotes in its prose, by name.
+
+    Raises:
+        ValueError: the file is not a notebook that papermill executed.
+    """
+    return _read(notebook)[2]
+
+
+def summary(notebooks: Iterable[Path]) -> pd.DataFrame:
+    """Mean and 95 % interval over seeds of every number that the notebooks quote.
+
+    A value with an interval of its own, "0.51 [0.50, 0.52]", counts with its estimate. Words are
+    left out.
+
+    Returns:
+        One row for each notebook and name: `mean`, `low`, `high` (NaN for one seed) and `n`.
+
+    Raises:
+        ValueError: a file is unreadable, or two are the same notebook with the same parameters.
+    """
+    values: dict[tuple[str, str], list[float]] = {}
+    seen: dict[tuple[str, str], Path] = {}
+    for path in notebooks:
+        origin, parameters, quoted = _read(path)
+        if twin := seen.get((origin, parameters)):
+            raise ValueError(f"{path} and {twin} are the same execution; leave one out")
+        seen[origin, parameters] = path
+        for name, text in quoted.items():
+            number = pd.to_numeric(text.split(" [")[0].replace(",", ""), errors="coerce")
+            if pd.notna(number):
+                values.setdefault((origin, name), []).append(float(number))
+    rows = {key: vars(mean_interval(found)) for key, found in sorted(values.items())}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high", "n"])
+    table.index = pd.MultiIndex.from_tuples(table.index, names=["notebook", "name"])
+    return table.rename(columns={"value": "mean"})
+
+
+def _read(path: Path) -> tuple[str, str, dict[str, str]]:
+    """Which notebook was executed, with which parameters (as JSON), and what it quotes."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        record = content["metadata"]["papermill"]
+        origin = Path(record["input_path"]).stem
+        parameters = json.dumps(record["parameters"], sort_keys=True)
+        outputs = [output for cell in content["cells"] for output in cell.get("outputs", [])]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not a readable notebook that papermill executed ({error}); execute it again"
+        ) from error
+    quoted = {}
+    for output in outputs:
+        name = output.get("metadata", {}).get("scrapbook", {}).get("name")
+        text = output.get("data", {}).get(f"{MIME_PREFIX}text/plain")
+        if name and text:
+            quoted[name] = str(ast.literal_eval("".join(text)))
+    return origin, parameters, quoted

@@ -1,0 +1,123 @@
+"""What every experiment repeats: its device, its blocks, its outcome, the inputs of its canary."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from abc import ABC
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from hw3lib import data
+from hw3lib.runs import Context, Outcome, OutOfTime, Settings
+from hw3lib.training import device_name, memory, pick_device, save
+
+CPU = torch.device("cpu")
+
+
+class Experiment(Settings, ABC):
+    """Settings of a run that torch computes."""
+
+    @contextlib.contextmanager
+    def environment(self) -> Iterator[None]:
+        """See `repeatable`; memory is kept from one step to the next."""
+        with memory.kept(), repeatable():
+            yield
+
+
+def repeatable() -> contextlib.AbstractContextManager[None]:
+    """On a GPU, the same bits in every run, and float32 where float32 is asked for."""
+    exact: contextlib.AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    return exact
+
+
+def device_of(context: Context) -> torch.device:
+    """Where a run is computed."""
+    return pick_device(context.device)
+
+
+def outcome(
+    results: dict[str, Any],
+    arrays: Mapping[str, Tensor | ArrayLike] | None = None,
+    *,
+    dataset: data.Dataset | None = None,
+    device: torch.device = CPU,
+    weights: Mapping[str, Tensor] | None = None,
+    seconds: float | None = None,
+) -> Outcome:
+    """What a computation returns, with tensors as arrays and the names of data and device.
+
+    Args:
+        results: numbers, strings and lists that JSON can hold.
+        arrays, weights: tables and model weights, on any device.
+        dataset: what it was computed on, if any.
+        device: what computed it.
+        seconds: time over all resumptions, where it is known.
+    """
+    return Outcome(
+        results,
+        {name: _array(value) for name, value in (arrays or {}).items()},
+        {name: _array(value) for name, value in (weights or {}).items()},
+        data=dataset.checksum if dataset else "",
+        device=device_name(device),
+        seconds=seconds,
+    )
+
+
+def resumable_blocks(
+    blocks: Sequence[Callable[[], Any]], context: Context, label: str
+) -> tuple[list[Any], float]:
+    """Compute block after block, keeping what is done, and resume where it stopped.
+
+    Args:
+        blocks: what to compute, in order.
+        context: of the run; its checkpoint holds what is done.
+        label: what a message calls the run.
+
+    Returns:
+        What the blocks return (tensors, or tuples, lists or dictionaries of them), and the seconds
+        spent on them, over all resumptions.
+
+    Raises:
+        OutOfTime: another block would not end before the deadline, see `hw3lib.training.fit`.
+    """
+    parts: list[Any] = []
+    spent = 0.0
+    if context.checkpoint and context.checkpoint.exists():
+        parts, spent = torch.load(context.checkpoint, weights_only=True)
+    for block in blocks[len(parts) :]:
+        started = time.monotonic()
+        parts.append(block())
+        seconds = time.monotonic() - started
+        spent += seconds
+        if context.checkpoint:
+            save(context.checkpoint, (parts, spent))
+        late = context.deadline is not None and time.monotonic() + 1.2 * seconds > context.deadline
+        if late and len(parts) < len(blocks):
+            raise OutOfTime(f"{label}: {len(parts)} of {len(blocks)} blocks are done and kept")
+    return parts, spent
+
+
+def embedded_digits(num: int) -> Tensor:
+    """Grey levels (num, 28, 28) of the first embedded test digits, for canaries."""
+    return data.quantize(data.load("digits").x_test[:num])
+
+
+def embedded_shapes(num: int) -> tuple[Tensor, Tensor]:
+    """Pixels (num, 3, 32, 32) and labels of the first embedded test shapes, for canaries.
+
+    In float64: the sign of a gradient must not hang on rounding, which every processor makes anew.
+    """
+    dataset = data.load("shapes")
+    return data.to_pixels(dataset.x_test[:num]).double(), dataset.y_test[:num]
+
+
+def _array(value: Tensor | ArrayLike) -> np.ndarray[Any, Any]:
+    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)

@@ -1,0 +1,538 @@
+"""Estimating log p(x) by Monte Carlo (question 1.2): from the prior, and from the encoder.
+
+A `Scores` function maps images (N, ...) and codes (L, D) to log p(x_n|z_l) in nats, (N, L): the
+codes are decoded once and scored against all images by one matrix product.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated, Any, ClassVar
+
+import scipy.stats
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Gt, Len, Lt
+from pydantic import field_validator
+from torch import Tensor
+
+from hw3lib import data, stats, training
+from hw3lib.data import GREY_LEVELS
+from hw3lib.experiments.part1.vae_training import TrainVAE, load_vae
+from hw3lib.runs.settings import Context, Outcome, Settings
+from hw3lib.vae.bounds import log_normal
+from hw3lib.vae.exact import LinearGaussian
+from hw3lib.vae.model import VAE
+
+Scores = Callable[[Tensor, Tensor], Tensor]
+
+
+def decoder_scores(model: VAE, x: Tensor, z: Tensor) -> Tensor:
+    """log p(x_n|z_l) in nats, (N, L), for grey levels x (N, H, W) and codes z (L, D)."""
+    log_probs = model.decode(z).log_softmax(1).flatten(1)
+    chosen = F.one_hot(x.long(), GREY_LEVELS).movedim(-1, 1).flatten(1)
+    return chosen.to(log_probs.dtype) @ log_probs.T
+
+
+def linear_gaussian_scores(model: LinearGaussian, x: Tensor, z: Tensor) -> Tensor:
+    """log p(x_n|z_l) in nats, (N, L), for data x (N, P) and codes z (L, D): the square expanded."""
+    slope = (x - model.bias) @ model.weight / model.noise_std**2
+    gram = model.weight.T @ model.weight / model.noise_std**2
+    at_zero = log_normal(x, model.bias, math.log(model.noise_std))
+    return at_zero[:, None] + slope @ z.T - 0.5 * ((z @ gram) * z).sum(1)
+
+
+@torch.no_grad()
+def prior_log_weights(
+    scores: Scores,
+    x: Tensor,
+    like: Tensor,
+    draws: int,
+    generator: torch.Generator,
+    rows: int = 2048,
+) -> Tensor:
+    """log p(x_n|z_l) in nats, (N, draws), of codes z_l ~ N(0, I) that all images share.
+
+    Args:
+        scores: log p(x|z) of all pairs.
+        x: (N, ...) images.
+        like: (..., D) any tensor of the codes' width, type and device.
+        draws: codes in all.
+        generator: CPU generator of the codes.
+        rows: codes decoded at a time.
+    """
+    parts = []
+    for first in range(0, draws, rows):
+        shape = (min(rows, draws - first), like.shape[-1])
+        z = torch.randn(shape, dtype=like.dtype, generator=generator).to(like.device)
+        parts.append(scores(x, z))
+    return torch.cat(parts, dim=1)
+
+
+@torch.no_grad()
+def encoder_log_weights(
+    scores: Scores,
+    x: Tensor,
+    mean: Tensor,
+    log_std: Tensor,
+    draws: int,
+    generator: torch.Generator,
+    rows: int = 2048,
+) -> tuple[Tensor, Tensor]:
+    """Both parts of the importance weights of codes z_nl ~ q(z|x_n) = N(mean_n, diag std_n^2).
+
+    Args:
+        scores: log p(x|z) of all pairs.
+        x: (N, ...) images.
+        mean, log_std: (N, D) of the encoder.
+        draws: codes for each image.
+        generator: CPU generator of the noise.
+        rows: codes decoded at a time.
+
+    Returns:
+        log p(x_n|z_nl) and log p(z_nl) - log q(z_nl|x_n) in nats, (N, draws) each.
+    """
+    log_lik = torch.empty(len(x), draws, dtype=mean.dtype, device=mean.device)
+    log_ratio = torch.empty_like(log_lik)
+    for n in range(len(x)):
+        for first in range(0, draws, rows):
+            part = slice(first, min(first + rows, draws))
+            shape = (part.stop - first, mean.shape[1])
+            noise = torch.randn(shape, dtype=mean.dtype, generator=generator).to(mean.device)
+            z = mean[n] + log_std[n].exp() * noise
+            log_lik[n, part] = scores(x[n : n + 1], z)[0]
+            log_ratio[n, part] = log_normal(z) - log_normal(z, mean[n], log_std[n])
+    return log_lik, log_ratio
+
+
+def estimates(log_weights: Tensor, sizes: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+    """Estimates of log p(x) from disjoint blocks of weights, and their effective sample sizes.
+
+    Args:
+        log_weights: (N, T) in nats.
+        sizes: ascending values of L, each a multiple of the one before and the last at most T.
+            Every L columns make one estimate; a remainder is left out.
+
+    Returns:
+        For each L: log 1/L sum w and (sum w)^2 / sum w^2, (N, T // L) each.
+
+    Raises:
+        ValueError: `sizes` are not as above.
+    """
+    chain = [1, *sizes]
+    if any(b % a or b < a for a, b in zip(chain, sizes, strict=False)) or not sizes:
+        raise ValueError(f"sizes={list(sizes)}: each has to be a multiple of the one before")
+    if sizes[-1] > log_weights.shape[1]:
+        raise ValueError(f"sizes reach {sizes[-1]}, but there are {log_weights.shape[1]} weights")
+    log_sum, log_square, found = log_weights, 2 * log_weights, []
+    for before, size in zip(chain, sizes, strict=False):
+        log_sum, log_square = (_merge(part, size // before) for part in (log_sum, log_square))
+        found.append((log_sum - math.log(size), (2 * log_sum - log_square).exp()))
+    return found
+
+
+def _merge(log_terms: Tensor, count: int) -> Tensor:
+    """log-sum-exp over every `count` columns: (N, T) to (N, T // count)."""
+    whole = log_terms.shape[1] // count * count
+    blocks: Tensor = log_terms[:, :whole].unflatten(1, (-1, count))
+    return blocks.logsumexp(2)
+
+
+def summarise(log_weights: Tensor, log_p: Tensor, sizes: Sequence[int]) -> dict[str, list[float]]:
+    """Error, spread and effective sample size of the estimates of log p(x), for each L.
+
+    Args:
+        log_weights: (N, T) in nats.
+        log_p: (N,) what is estimated.
+        sizes: the values of L, as for `estimates`.
+
+    Returns:
+        One value for each L: `error`, the mean error in nats, with `error_low` and `error_high`,
+        its 95 % interval over the N images; `std`, the standard deviation in nats over repetitions,
+        root mean square over images, for those L that were repeated; `ess`, the mean effective
+        sample size.
+    """
+    rows: dict[str, list[float]] = {
+        name: [] for name in ("error", "error_low", "error_high", "std", "ess")
+    }
+    for log_mean, ess in estimates(log_weights, sizes):
+        error = stats.mean_interval((log_mean.mean(1) - log_p).cpu().numpy())
+        rows["error"].append(error.value)
+        rows["error_low"].append(error.low)
+        rows["error_high"].append(error.high)
+        if log_mean.shape[1] > 1:
+            rows["std"].append(float(log_mean.var(1).mean().sqrt()))
+        rows["ess"].append(float(ess.mean()))
+    return rows
+
+
+def log_second_moment(
+    p_mean: Tensor, p_precision: Tensor, q_mean: Tensor, q_precision: Tensor
+) -> Tensor:
+    """log E_q[(p/q)^2] in nats, (N,), of Gaussians p and q: the log of 1 + chi-square divergence.
+
+    A fraction 1 / E_q[(p/q)^2] of the samples from q is effective in estimating the constant of p.
+
+    Args:
+        p_mean, q_mean: (N, D).
+        p_precision, q_precision: (D, D) inverse covariances.
+
+    Returns:
+        Infinity where the tails of q are too light for the moment to exist.
+    """
+    precision = 2 * p_precision - q_precision
+    if torch.linalg.eigvalsh(precision).min() <= 0:
+        return torch.full_like(p_mean[:, 0], math.inf)
+    shift = 2 * p_mean @ p_precision - q_mean @ q_precision
+    log_det: Tensor = (
+        torch.logdet(p_precision) - 0.5 * torch.logdet(q_precision) - 0.5 * torch.logdet(precision)
+    )
+    square = _quadratic(torch.linalg.inv(precision), shift)
+    square = square - _quadratic(2 * p_precision, p_mean) + _quadratic(q_precision, q_mean)
+    return log_det + 0.5 * square
+
+
+def _quadratic(matrix: Tensor, x: Tensor) -> Tensor:
+    """x_n^T M x_n of each row, (N,)."""
+    value: Tensor = ((x @ matrix) * x).sum(1)
+    return value
+
+
+def asymptotics(log_second_moments: Tensor, size: int) -> dict[str, float]:
+    """What `summarise` should give for a large L, from the second moments of the weights alone.
+
+    With v = E[(w / p(x))^2] - 1 the estimate of log p(x) has bias -v / 2L, variance v / L, and an
+    effective sample size of L / (1 + v).
+
+    Args:
+        log_second_moments: (N,) log(1 + v) of each image, in nats.
+        size: L.
+    """
+    v = log_second_moments.double().expm1()
+    return {
+        "ess": float((size / (1 + v)).mean()),
+        "std": float((v / size).mean().sqrt()),
+        "error": float((-v / (2 * size)).mean()),
+    }
+
+
+def prior_mass(
+    mean: Tensor, covariance: Tensor, draws: int, generator: torch.Generator, level: float = 0.95
+) -> Tensor:
+    """Probability that z ~ N(0, I) falls into the ellipsoid that holds `level` of a Gaussian.
+
+    The prior density is averaged over points spread evenly in the ellipsoid, which works where
+    counting hits would need astronomically many prior samples.
+
+    Args:
+        mean: (N, D).
+        covariance: (D, D).
+        draws: points an ellipsoid.
+        generator: CPU generator of the points.
+        level: probability of the ellipsoid under N(mean, covariance).
+
+    Returns:
+        (N,).
+    """
+    d = mean.shape[1]
+    radius = math.sqrt(scipy.stats.chi2.ppf(level, d))
+    direction = F.normalize(torch.randn(draws, d, dtype=mean.dtype, generator=generator), dim=1)
+    length = torch.rand(draws, 1, dtype=mean.dtype, generator=generator) ** (1 / d)
+    root = torch.linalg.cholesky(covariance)
+    z = mean[:, None] + radius * (length * direction) @ root.T
+    log_volume = root.diagonal().log().sum() + d * math.log(radius * math.sqrt(math.pi))
+    mass: Tensor = (log_volume - math.lgamma(d / 2 + 1)).exp() * log_normal(z).exp().mean(1)
+    return mass
+
+
+class LinearGaussianStudy(Settings):
+    """Both estimators where log p(x) is known, in models with more and more latent dimensions.
+
+    All models have the same number of data dimensions and, up to the random weights, the same
+    posterior standard deviation in each latent dimension: x tells equally much about each.
+
+    Attributes:
+        dims: the values of D.
+        sizes: the values of L, each a multiple of the one before.
+        draws: samples from which the estimates are made, `draws / L` of them.
+        num_data: data points drawn from each model.
+        data_dim: P.
+        posterior_std: typical posterior standard deviation of a code's coordinate.
+        seed: of models, data and samples.
+    """
+
+    experiment: ClassVar[str] = "linear_gaussian_study"
+
+    dims: Annotated[tuple[int, ...], Len(1)] = (1, 2, 4, 8, 16, 32)
+    sizes: Annotated[tuple[int, ...], Len(1)] = tuple(4**k for k in range(8))
+    draws: Annotated[int, Ge(2)] = 2**17
+    num_data: Annotated[int, Ge(2)] = 32
+    data_dim: Annotated[int, Ge(1)] = 784
+    posterior_std: Annotated[float, Gt(0), Lt(1)] = 0.3
+    seed: int = 0
+
+    def compute(self, context: Context) -> Outcome:
+        """A row for each D; float64 on the CPU, which the exact formulas deserve."""
+        del context
+        rows = [self.measure(d) for d in self.dims]
+        results = {name: [row[name] for row in rows] for name in rows[0]}
+        return Outcome(results, device=training.device_name(torch.device("cpu")))
+
+    def canary(self) -> list[float]:
+        """The errors and the closed forms of a small study."""
+        row = self.changed(draws=64, sizes=(1, 16), num_data=4, data_dim=16).measure(2)
+        errors = [*row["prior"]["error"], *row["encoder"]["error"]]
+        return [*errors, *row["kl"], *row["prior_mass"]]
+
+    def model(self, latent_dim: int) -> LinearGaussian:
+        """The random model with D = `latent_dim`."""
+        noise_std = math.sqrt(self.data_dim / (self.posterior_std**-2 - 1))
+        rng = data.generator(self.seed, f"model {latent_dim}")
+        return LinearGaussian.random(self.data_dim, latent_dim, rng, noise_std)
+
+    def measure(self, latent_dim: int) -> dict[str, Any]:
+        """Summaries of both estimators, and for each data point what theory says about them."""
+        model = self.model(latent_dim)
+        rng = data.generator(self.seed, f"samples {latent_dim}")
+        x, _ = model.sample(self.num_data, rng)
+        scores = partial(linear_gaussian_scores, model)
+        mean, log_std = model.encode(x)
+        from_prior = prior_log_weights(scores, x, mean, self.draws, rng)
+        from_encoder = sum(encoder_log_weights(scores, x, mean, log_std, self.draws, rng))
+        return {
+            "prior": summarise(from_prior, model.log_prob(x), self.sizes),
+            "encoder": summarise(torch.as_tensor(from_encoder), model.log_prob(x), self.sizes),
+            **{name: value.tolist() for name, value in closed_forms(model, x, rng).items()},
+        }
+
+
+def closed_forms(model: LinearGaussian, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    """What theory says about estimating log p(x) of a linear-Gaussian model, (N,) each.
+
+    Returns:
+        `kl`, KL(p(z|x) || p(z)) in nats; `log_second_moment_prior` and
+        `log_second_moment_encoder`, log E[(w / p(x))^2] of the weights w of both estimators;
+        `prior_mass` of the posterior's 95 % ellipsoid.
+    """
+    mean, covariance = model.posterior(x)
+    precision, eye = torch.linalg.inv(covariance), torch.eye(len(covariance), dtype=mean.dtype)
+    q_mean, q_log_std = model.encode(x)
+    q_precision = (-2 * q_log_std[0]).exp().diag()
+    kl = 0.5 * (covariance.trace() - torch.logdet(covariance) + mean.square().sum(1) - len(eye))
+    return {
+        "kl": kl,
+        "log_second_moment_prior": log_second_moment(mean, precision, 0 * mean, eye),
+        "log_second_moment_encoder": log_second_moment(mean, precision, q_mean, q_precision),
+        "prior_mass": prior_mass(mean, covariance, 4096, generator),
+    }
+
+
+class MarginalLikelihood(Settings):
+    """Both estimators on a trained VAE's test images.
+
+    Attributes:
+        vae: the model.
+        num_images: the first of the test set.
+        prior_sizes, encoder_sizes: the values of L, each a multiple of the one before.
+        prior_draws, encoder_draws: samples from which the estimates are made, `draws / L` of them.
+        reference_draws: other encoder samples, from which the reference for log p(x) is made.
+        seed: of the samples.
+    """
+
+    experiment: ClassVar[str] = "marginal_likelihood"
+
+    vae: TrainVAE = TrainVAE()
+    num_images: Annotated[int, Ge(2)] = 64
+    prior_sizes: Annotated[tuple[int, ...], Len(1)] = tuple(4**k for k in range(9))
+    prior_draws: Annotated[int, Ge(1)] = 2**16
+    encoder_sizes: Annotated[tuple[int, ...], Len(1)] = tuple(4**k for k in range(5))
+    encoder_draws: Annotated[int, Ge(1)] = 2**9
+    reference_draws: Annotated[int, Ge(1)] = 2**11
+    seed: int = 0
+
+    def compute(self, context: Context) -> Outcome:
+        device = training.pick_device(context.device)
+        dataset = data.load(self.vae.dataset)
+        x = data.quantize(dataset.x_test[: self.num_images]).to(device)
+        results = self.measure(load_vae(self.vae).to(device), x)
+        return Outcome(results, data=dataset.checksum, device=training.device_name(device))
+
+    def canary(self) -> list[float]:
+        """The losses of the model's canary, and this measurement on digits without training."""
+        small = self.changed(
+            prior_sizes=(1, 16), prior_draws=32, encoder_sizes=(1, 4), encoder_draws=8,
+            reference_draws=16,
+        )  # fmt: skip
+        results = small.measure(untrained(self.vae), first_digits(2))
+        errors = [*results["prior"]["error"], *results["encoder"]["error"]]
+        return [*self.vae.canary(), *errors, *results["kl"]]
+
+    @torch.no_grad()
+    def measure(self, model: VAE, x: Tensor) -> dict[str, Any]:
+        """Summaries of both estimators; log p(x) and KL(p(z|x) || p(z)) of each image in nats."""
+        scores = partial(decoder_scores, model)
+        mean, log_std = model.encode(x)
+        rng = data.generator(self.seed, "reference")
+        log_lik, log_ratio = encoder_log_weights(
+            scores, x, mean, log_std, self.reference_draws, rng
+        )
+        log_weights = (log_lik + log_ratio).double()
+        log_p = log_weights.logsumexp(1) - math.log(self.reference_draws)
+        kl = (log_weights.softmax(1) * log_lik).sum(1) - log_p
+        rng = data.generator(self.seed, "prior")
+        from_prior = prior_log_weights(scores, x, mean, self.prior_draws, rng).double()
+        rng = data.generator(self.seed, "encoder")
+        parts = encoder_log_weights(scores, x, mean, log_std, self.encoder_draws, rng)
+        return {
+            "prior": summarise(from_prior, log_p, self.prior_sizes),
+            "encoder": summarise(
+                sum(parts, start=0 * parts[0]).double(), log_p, self.encoder_sizes
+            ),
+            "log_p": log_p.tolist(),
+            "kl": kl.tolist(),
+        }
+
+
+class PosteriorGrid(Settings):
+    """The exact posterior of one test image under a VAE with two latent dimensions, on grids.
+
+    Attributes:
+        vae: the model.
+        image: its place in the test set.
+        size: grid points an axis.
+        extent: the grid over the prior reaches from -extent to extent.
+    """
+
+    experiment: ClassVar[str] = "posterior_grid"
+
+    vae: TrainVAE = TrainVAE(latent_dim=2)
+    image: Annotated[int, Ge(0)] = 0
+    size: Annotated[int, Ge(5)] = 81
+    extent: Annotated[float, Gt(0)] = 4.5
+
+    @field_validator("vae")
+    @classmethod
+    def _is_a_plane(cls, vae: TrainVAE) -> TrainVAE:
+        if vae.latent_dim != 2:
+            raise ValueError(
+                f"latent_dim={vae.latent_dim}: the grid covers a plane, so it must be 2"
+            )
+        return vae
+
+    def compute(self, context: Context) -> Outcome:
+        device = training.pick_device(context.device)
+        dataset = data.load(self.vae.dataset)
+        x = data.quantize(dataset.x_test[self.image][None])
+        results, arrays = self.measure(load_vae(self.vae).to(device), x.to(device))
+        arrays["image"] = x[0].numpy()
+        return Outcome(results, arrays, data=dataset.checksum, device=training.device_name(device))
+
+    def canary(self) -> list[float]:
+        """The losses of the model's canary, and this measurement on a digit without training."""
+        small = self.changed(size=9)
+        results, _ = small.measure(untrained(self.vae), first_digits(1))
+        return [*self.vae.canary(), results["log_p"], results["kl"], results["prior_mass"]]
+
+    @torch.no_grad()
+    def measure(self, model: VAE, x: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Integrals over the posterior; log p(x, z) on the prior's plane and near the posterior."""
+        ticks = torch.linspace(-self.extent, self.extent, self.size, dtype=torch.float64)
+        axes = ticks.expand(2, -1)
+        plane_axes, plane = axes, log_joint(model, x, axes)
+        log_p_joint = plane
+        for _ in range(3):
+            axes = zoom(axes, log_p_joint)
+            log_p_joint = log_joint(model, x, axes)
+        mean, log_std = model.encode(x)
+        arrays = {
+            "plane_axes": plane_axes,
+            "plane_log_joint": plane.float(),
+            "near_axes": axes,
+            "near_log_joint": log_p_joint.float(),
+            "encoder_mean": mean[0],
+            "encoder_std": log_std[0].exp(),
+        }
+        results = integrals(axes, log_p_joint)
+        return results, {name: value.cpu().numpy() for name, value in arrays.items()}
+
+
+def log_joint(model: VAE, x: Tensor, axes: Tensor) -> Tensor:
+    """log p(x, z) of one image x (1, H, W) in nats on a grid of codes, (S, S) float64.
+
+    Args:
+        model: with two latent dimensions.
+        x: grey levels.
+        axes: (2, S) the values of z_1 along the columns, of z_2 along the rows.
+    """
+    z = grid_codes(axes)
+    weight = next(model.parameters())
+    parts = [decoder_scores(model, x, part.to(weight))[0].double().cpu() for part in z.split(2048)]
+    return (torch.cat(parts) + log_normal(z)).view(axes.shape[1], axes.shape[1])
+
+
+def grid_codes(axes: Tensor) -> Tensor:
+    """The codes (S * S, 2) of the grid with these axes (2, S), row by row."""
+    return torch.stack(torch.meshgrid(axes[0], axes[1], indexing="xy"), dim=-1).reshape(-1, 2)
+
+
+def zoom(axes: Tensor, log_density: Tensor, drop: float = 12.0) -> Tensor:
+    """Axes (2, S) of a square with all grid points less than `drop` nats below the largest."""
+    high = log_density > log_density.max() - drop
+    centres, halves = [], []
+    for axis, inside in zip(axes, (high.any(0), high.any(1)), strict=True):
+        points = axis[inside]
+        centres.append((points[0] + points[-1]) / 2)
+        halves.append((points[-1] - points[0]) / 2 + 1.5 * (axis[1] - axis[0]))
+    steps = torch.linspace(-1, 1, axes.shape[1], dtype=axes.dtype)
+    zoomed: Tensor = torch.stack(centres)[:, None] + max(halves) * steps
+    return zoomed
+
+
+def integrals(axes: Tensor, log_p_joint: Tensor, level: float = 0.95) -> dict[str, float]:
+    """What the grid says about a posterior: sums over its cells.
+
+    Args:
+        axes: (2, S).
+        log_p_joint: (S, S) log p(x, z) in nats; negligible outside the grid.
+        level: of the highest-density region.
+
+    Returns:
+        `log_p`, log p(x) in nats; `kl`, KL(p(z|x) || p(z)) in nats; `log_second_moment`,
+        log E[(p(x|z) / p(x))^2] under the prior; `prior_mass` of the highest-density region.
+    """
+    log_area = float((axes[:, 1] - axes[:, 0]).log().sum())
+    log_prior = log_normal(grid_codes(axes)).view_as(log_p_joint)
+    log_p = float(log_p_joint.logsumexp((0, 1))) + log_area
+    log_ratio = log_p_joint - log_prior - log_p  # log p(x|z) / p(x) = log p(z|x) / p(z)
+    mass = (log_p_joint - log_p + log_area).exp()
+    inside = log_p_joint >= density_threshold(log_p_joint, level)
+    return {
+        "log_p": log_p,
+        "kl": float((mass * log_ratio).sum()),
+        "log_second_moment": float((mass.log() + log_ratio).logsumexp((0, 1))),
+        "prior_mass": float((log_prior + log_area).exp()[inside].sum()),
+    }
+
+
+def density_threshold(log_density: Tensor, level: float) -> float:
+    """The log density above which a share `level` of the mass of a grid lies."""
+    ordered = log_density.flatten().sort(descending=True).values
+    mass = ordered.softmax(0).cumsum(0)
+    return float(ordered[int((mass < level).sum())])
+
+
+def untrained(settings: TrainVAE) -> VAE:
+    """The VAE of these settings with its initial weights, on the CPU, in float64.
+
+    An untrained decoder hardly heeds the code; in float64 the little that it does is exact enough
+    for a canary.
+    """
+    model, _ = settings.build(torch.device("cpu"))
+    return model.double().eval()
+
+
+def first_digits(num: int) -> Tensor:
+    """Grey levels (num, 28, 28) of the first embedded digits."""
+    return data.quantize(data.load("digits").x_test[:num])

@@ -1,0 +1,204 @@
+"""How good a VAE's samples are as training goes on (question 1.9) or as beta changes (1.11)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Self
+
+import numpy as np
+import scipy.stats
+import torch
+from annotated_types import Ge
+from numpy.typing import NDArray
+from pydantic import model_validator
+from torch import Tensor
+
+from hw3lib import data, stats, training
+from hw3lib.experiments.part1 import distances, strokes
+from hw3lib.experiments.part1.classifier import (
+    DigitClassifier,
+    TrainClassifier,
+    load_classifier,
+    predict,
+)
+from hw3lib.experiments.part1.vae_training import SNAPSHOT_EPOCHS, STORED_IMAGES, TrainVAE, load_vae
+from hw3lib.runs.settings import Context, Outcome, Settings
+from hw3lib.runs.store import Run
+
+MEASURES = (
+    "confidence", "entropy", "information", "kernel", "frechet",
+    "ink", "width", "pieces", "correlation",
+)  # fmt: skip
+"""What is measured, in the order of the stored array; see `measure_blocks`."""
+
+REAL = "real"
+"""Name of the row in which real images take the place of samples."""
+
+Floats = NDArray[np.float64]
+
+
+class SampleQuality(Settings):
+    """Measure samples of a VAE at several epochs, and real images in the same way.
+
+    Attributes:
+        vae: the training.
+        classifier: what gives confidences and features.
+        snapshots: epochs of the training; each must be one that it keeps.
+        num_samples: images of each epoch, of the reference and of the real row; at most half of
+            the test images.
+        blocks: how many the images are cut into for the intervals.
+        seed: of the samples, which are the same codes and the same uniform numbers at every epoch.
+    """
+
+    experiment: ClassVar[str] = "sample_quality"
+
+    vae: TrainVAE = TrainVAE()
+    classifier: TrainClassifier = TrainClassifier()
+    snapshots: tuple[int, ...] = (*SNAPSHOT_EPOCHS, 80)
+    num_samples: Annotated[int, Ge(2)] = 5000
+    blocks: Annotated[int, Ge(2)] = 20
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _snapshots_are_kept(self) -> Self:
+        kept = self.vae.snapshot_epochs()
+        if not self.snapshots or not set(self.snapshots) <= set(kept):
+            raise ValueError(f"snapshots={self.snapshots}: this training keeps epochs {kept}")
+        return self
+
+    def compute(self, context: Context) -> Outcome:
+        device = training.pick_device(context.device)
+        dataset = data.load(self.vae.dataset)
+        classifier = load_classifier(self.classifier).to(device)
+        reference, real = self._real_images(data.quantize(dataset.x_test))
+        sets: dict[str, Tensor] = {REAL: real}
+        for epoch in self.snapshots:
+            vae = load_vae(self.vae, epoch).to(device)
+            rng = data.generator(self.seed, "samples")
+            parts = [vae.sample(len(part), generator=rng) for part in real.split(500)]
+            sets[str(epoch)] = torch.cat(parts).cpu()
+        outputs = {name: classify(classifier, x) for name, x in sets.items()}
+        features = classify(classifier, reference)[1]
+        measures = [
+            measure_blocks(x, *outputs[name], features, self.blocks) for name, x in sets.items()
+        ]
+        shares = [class_shares(logits) for logits, _ in outputs.values()]
+        arrays = {
+            "measures": np.array(measures),
+            "class_shares": np.array(shares),
+            "images": torch.stack([x[:STORED_IMAGES] for x in sets.values()]).numpy(),
+        }
+        results = {"rows": list(sets), "measures": list(MEASURES), "num_samples": len(real)}
+        return Outcome(results, arrays, {}, dataset.checksum, training.device_name(device))
+
+    def canary(self) -> list[float]:
+        """Samples of an untrained VAE, and every measure on embedded digits in negative."""
+        cpu = torch.device("cpu")
+        classifier = self.classifier.build(cpu).eval()
+        vae, _ = self.vae.changed(dataset="digits").build(cpu)
+        samples = vae.sample(50, generator=data.generator(self.seed, "samples"))
+        digits = data.quantize(data.load("digits").x_test[:100])
+        features = classify(classifier, digits[:50])[1]
+        negative = 15 - digits[50:]
+        measured = measure_blocks(negative, *classify(classifier, negative), features, 2)
+        return [float(samples.double().mean()), *measured.ravel().tolist()]
+
+    def _real_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Two disjoint random sets of test images; MNIST's first half is easier than its second."""
+        size = min(self.num_samples, len(images) // 2)
+        order = torch.randperm(len(images), generator=data.generator(self.seed, "split"))
+        return images[order[:size]], images[order[size : 2 * size]]
+
+
+@torch.no_grad()
+def classify(classifier: DigitClassifier, images: Tensor) -> tuple[Tensor, Floats]:
+    """Logits (N, 10), and features (N, 64) in float64, of images (N, 28, 28); both on the CPU."""
+    device = next(classifier.parameters()).device
+    images = images.to(device)
+    features = torch.cat([classifier.features(x) for x in images.split(1000)])
+    return predict(classifier, images).cpu(), features.double().cpu().numpy()
+
+
+def measure_blocks(
+    images: Tensor, logits: Tensor, features: Floats, reference: Floats, blocks: int
+) -> Floats:
+    """All measures of a set of images, one value a block, (9, blocks), in the order of `MEASURES`.
+
+    Args:
+        images: (N, 28, 28) grey levels 0..15.
+        logits: (N, 10) of the classifier.
+        features: (N, F) of the classifier.
+        reference: (N, F) of the images to compare with. Distances are in units in which the mean
+            square of its features is 1.
+        blocks: how many; images that are left over are not used.
+    """
+    scale = np.sqrt(np.square(reference).mean())
+    features, reference = features / scale, reference / scale
+    log_p = logits.double().log_softmax(1)
+    pixels = images.numpy()
+    per_image = {
+        "confidence": log_p.exp().amax(1).numpy(),
+        "entropy": -(log_p.exp() * log_p).sum(1).numpy(),
+        "ink": strokes.ink(pixels),
+        "width": strokes.stroke_width(pixels),
+        "pieces": strokes.pieces(pixels),
+    }
+    size = len(pixels) // blocks
+    pixels = pixels[: size * blocks]
+    values = {name: x[: len(pixels)].reshape(blocks, size).mean(1) for name, x in per_image.items()}
+    average = log_p.exp().numpy()[: len(pixels)].reshape(blocks, size, -1).mean(1)
+    values |= {
+        "information": scipy.stats.entropy(average, axis=1) - values["entropy"],
+        "kernel": distances.kernel_distance_blocks(features, reference, blocks),
+        "frechet": distances.frechet_distance_blocks(features, reference, blocks),
+        "correlation": np.array(
+            [strokes.neighbour_correlation(p) for p in np.split(pixels, blocks)]
+        ),
+    }
+    return np.stack([values[name] for name in MEASURES])
+
+
+def class_shares(logits: Tensor) -> Floats:
+    """Share of each class among the predictions, (10,)."""
+    shares: Floats = logits.argmax(1).bincount(minlength=10).double().numpy() / len(logits)
+    return shares
+
+
+def blocks_of(run: Run, row: str | int, measure: str) -> Floats:
+    """The block values of one measure in one row of a run, (blocks,).
+
+    Args:
+        run: a stored `SampleQuality`.
+        row: an epoch, or "real".
+        measure: one of `MEASURES`.
+    """
+    position = run.results["rows"].index(str(row)), run.results["measures"].index(measure)
+    values: Floats = run.arrays["measures"][position]
+    return values
+
+
+def estimate(run: Run, row: str | int, measure: str) -> stats.Interval:
+    """A measure of one row with its interval."""
+    return stats.mean_interval(blocks_of(run, row, measure))
+
+
+def early_excess(run: Run, measure: str, start: int, middle: int, end: int) -> Floats:
+    """How much larger the change from start to middle is than that from middle to end, (blocks,).
+
+    The signs of the changes are those of their means, so that noise does not count as change.
+    """
+    s, m, e = (blocks_of(run, epoch, measure) for epoch in (start, middle, end))
+    excess: Floats = np.sign((m - s).mean()) * (m - s) - np.sign((e - m).mean()) * (e - m)
+    return excess
+
+
+def images_of(run: Run, row: str | int) -> NDArray[Any]:
+    """The first images of one row, (64, 28, 28) or fewer."""
+    images: NDArray[Any] = run.arrays["images"][run.results["rows"].index(str(row))]
+    return images
+
+
+def verdict(excess: stats.Interval) -> str:
+    """What an interval says about the claim that a quantity is positive."""
+    if excess.low > 0:
+        return "holds"
+    return "does not hold" if excess.high < 0 else "undecided"

@@ -1,0 +1,214 @@
+"""Trained networks under attack: which test images stand, and what the attacks look like (2.1a)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import torch
+from annotated_types import Ge, Len
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from hw3lib import data, training
+from hw3lib.experiments.base import resumable_blocks
+from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
+from hw3lib.robust import attacks
+from hw3lib.robust.attacks import FGSM, PGD, SignNoise
+from hw3lib.robust.evaluate import accuracy, correct, course_accuracy, withstood
+from hw3lib.robust.modes import Classifier
+from hw3lib.runs.settings import Context, Outcome, Settings
+from hw3lib.runs.store import Run
+from hw3lib.stats import Interval, mean_interval
+
+AnyAttack = Annotated[FGSM | PGD | SignNoise, Field(discriminator="kind")]
+
+COURSE_FGSM = FGSM.from_normalized(0.1)
+"""The course's FGSM: eps = 0.1 in units of the normalised input."""
+
+COURSE_PGD = PGD.from_normalized(0.01, step=2.0, steps=10)
+"""The course's PGD: eps = 0.01 and steps of 2, which leave the ball at once, ten times."""
+
+SUITE: dict[str, FGSM | PGD | SignNoise] = {
+    "random signs": SignNoise(COURSE_FGSM.eps),
+    "FGSM": COURSE_FGSM,
+    "PGD": COURSE_PGD,
+    "strong PGD": PGD(COURSE_FGSM.eps, 20, keep="best", random_start=True, restarts=2),
+    "PGD 8/255": PGD(8 / 255, keep="best"),
+}
+"""What every network of the book is attacked with; strong PGD searches the ball of FGSM."""
+
+
+class UnderAttack(Settings):
+    """Which test images a network classifies rightly before and after each attack.
+
+    Attributes:
+        model: the network.
+        attacks: what it is attacked with.
+        images: "all" test images, or the "course"'s quarter of them.
+        seed: of the attacks' noise.
+    """
+
+    experiment: ClassVar[str] = "under_attack"
+
+    model: TrainResNet
+    attacks: Annotated[tuple[AnyAttack, ...], Len(1)] = tuple(SUITE.values())
+    images: Literal["all", "course"] = "all"
+    seed: int = 0
+
+    def reseeded(self, seed: int) -> UnderAttack:
+        return self.changed(model=self.model.reseeded(seed), seed=seed)
+
+    def compute(self, context: Context) -> Outcome:
+        device = training.pick_device(context.device)
+        dataset, index, x, y = test_images(self.model, self.images, device)
+        model = load_resnet(self.model, device)
+        measure = partial(withstood, model, x=x, y=y, seed=self.seed)
+        blocks = [
+            partial(correct, model, x, y),
+            *(partial(measure, attack=attack) for attack in self.attacks),
+        ]
+        masks, seconds = resumable_blocks(
+            blocks,
+            context,
+            self.describe(),
+        )
+        right = torch.stack(masks).cpu()
+        in_course = torch.isin(index, data.test_split(len(dataset.y_test))[1])
+        results = {
+            "attacks": ["none", *map(repr, self.attacks)],
+            "course": [vars(course_accuracy(mask, in_course)) for mask in right],
+            "honest": [vars(accuracy(mask)) for mask in right],
+        }
+        return Outcome(
+            results,
+            {"right": right.numpy(), "index": index.numpy(), "in_course": in_course.numpy()},
+            data=dataset.checksum,
+            device=training.device_name(device),
+            seconds=seconds,
+        )
+
+    def canary(self) -> list[float]:
+        """Loss of an untrained small network on embedded images after each attack."""
+        model, x, y = canary_images(self.model)
+        losses = []
+        for attack in self.attacks:
+            rng = data.generator(self.seed, "canary")
+            attacked = attack(model, x, y, generator=rng)
+            losses.append(attacks.cross_entropy(model(attacked), y).mean().item())
+        return losses
+
+
+class AdversarialPictures(Settings):
+    """A few test images that a network gets right and an attack turns.
+
+    Attributes:
+        model: the network.
+        attack: what turns them.
+        num: how many, one of a class as long as there are classes; fewer if fewer are turned.
+        seed: of the attack's noise.
+    """
+
+    experiment: ClassVar[str] = "adversarial_pictures"
+
+    model: TrainResNet
+    attack: AnyAttack
+    num: Annotated[int, Ge(1)] = 5
+    seed: int = 0
+
+    def compute(self, context: Context) -> Outcome:
+        device = training.pick_device(context.device)
+        dataset, index, x, y = test_images(self.model, "course", device, 500)
+        arrays = self.pictures(load_resnet(self.model, device), x, y)
+        arrays["index"] = index[arrays["index"]]
+        return Outcome(
+            {"classes": list(data.CLASSES[self.model.dataset])},
+            {name: value.cpu().numpy() for name, value in arrays.items()},
+            data=dataset.checksum,
+            device=training.device_name(device),
+        )
+
+    def canary(self) -> list[float]:
+        """Sizes of the changes and confidences on embedded images, untrained network."""
+        model, x, _ = canary_images(self.model)
+        chosen = self.pictures(model, x, model(x).argmax(1))
+        change = (chosen["adversarial"] - chosen["original"]).abs().mean()
+        return [float(change), float(chosen["after"].amax(1).mean())]
+
+    @torch.no_grad()
+    def pictures(self, model: Classifier, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Originals and adversarial images, (K, 3, H, W), and both probabilities, (K, classes)."""
+        rng = data.generator(self.seed, "pictures")
+        with torch.enable_grad():
+            attacked = self.attack(model, x, y, generator=rng)
+        before, after = model(x).softmax(1), model(attacked).softmax(1)
+        turned = (before.argmax(1) == y) & (after.argmax(1) != y)
+        chosen = turned.nonzero().squeeze(1)
+        # The first of each class, then the second of each, and so on.
+        rank = torch.stack([(y[chosen[:i]] == y[k]).sum() for i, k in enumerate(chosen)])
+        chosen = chosen[rank.argsort(stable=True)][: self.num]
+        values = {"original": x, "adversarial": attacked, "before": before, "after": after}
+        picked = {name: value[chosen].float() for name, value in values.items()}
+        return picked | {"label": y[chosen], "index": chosen.cpu()}
+
+
+def test_images(
+    model: TrainResNet,
+    images: Literal["all", "course"],
+    device: torch.device,
+    num: int | None = None,  # noqa: PT028
+) -> tuple[data.Dataset, Tensor, Tensor, Tensor]:
+    """The data set, the chosen indices, and these test images as pixels with their labels.
+
+    Args:
+        model: the network whose data set is taken.
+        images: "all" of them, or the "course"'s quarter.
+        device: of images and labels.
+        num: only the first so many.
+    """
+    dataset = data.load(model.dataset)
+    index = torch.arange(len(dataset.y_test))
+    if images == "course":
+        index = data.test_split(len(index))[1]
+    index = index[:num]
+    x = data.to_pixels(dataset.x_test[index]).to(device)
+    return dataset, index, x, dataset.y_test[index].to(device)
+
+
+def canary_images(model: TrainResNet) -> tuple[Classifier, Tensor, Tensor]:
+    """An untrained small network and a few embedded images, in float64 for the sign's sake."""
+    small = model.changed(dataset="shapes", network="small", start=None)
+    dataset = data.load("shapes")
+    network = small.build(torch.device("cpu")).double().eval().requires_grad_(False)
+    return network, data.to_pixels(dataset.x_test[:8]).double(), dataset.y_test[:8]
+
+
+def outcomes(run: Run) -> dict[str, NDArray[np.bool_]]:
+    """Where the network is right, (N,) each, before ("clean") and after each attack of `SUITE`."""
+    return dict(zip(["clean", *SUITE], run.arrays["right"], strict=True))
+
+
+def intervals(run: Run) -> dict[str, dict[str, Interval]]:
+    """Accuracies in both protocols: `intervals(run)["FGSM"]["course"]`, or "honest"."""
+    kinds = ("course", "honest")
+    return {
+        name: {kind: Interval(**run.results[kind][i]) for kind in kinds}
+        for i, name in enumerate(["clean", *SUITE])
+    }
+
+
+def honest(run: Run) -> dict[str, Interval]:
+    """Accuracies on all test images, by attack."""
+    return {name: both["honest"] for name, both in intervals(run).items()}
+
+
+def over_seeds(trained: Sequence[Run]) -> dict[str, Interval]:
+    """Mean accuracies of networks of several seeds on all test images, by attack.
+
+    The intervals are over the networks (Student's t).
+    """
+    found = [honest(run) for run in trained]
+    return {name: mean_interval([one[name].value for one in found]) for name in found[0]}

@@ -1,0 +1,223 @@
+"""The report's attacks as they may have been written: which habit explains which number (2.1a)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import Annotated, ClassVar, Literal, NamedTuple, get_args, get_type_hints
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from hw3lib import training
+from hw3lib.experiments.base import resumable_blocks
+from hw3lib.experiments.part2.attacked import canary_images, test_images
+from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
+from hw3lib.robust.attacks import LOSSES
+from hw3lib.robust.modes import Classifier, evaluating, keeping_statistics
+from hw3lib.robust.resnet import CIFAR10_MEAN, CIFAR10_STD, ResNet
+from hw3lib.runs.settings import Context, Outcome, Settings
+from hw3lib.runs.store import Run
+from hw3lib.stats import Interval, proportion
+
+Kind = Literal["fgsm", "pgd"]
+Loss = Literal["cross_entropy", "negative_logit"]
+Clamp = Literal["pixels", "none", "unit"]
+Mode = Literal["eval", "train"]
+
+
+class Habits(NamedTuple):
+    """How an attack is written: its kind, its loss, where it cuts, and the mode of batch norm.
+
+    The attack is one step or the course's ten. Images are cut, in normalised units, at the ends of
+    the pixel range, nowhere, or at 0 and 1 as if they were pixels ("unit"). Batch norm takes its
+    running statistics while the attack is made, or those of the batch.
+    """
+
+    attack: Kind
+    loss: Loss
+    clamp: Clamp
+    mode: Mode
+
+
+COMBINATIONS = [
+    Habits(*habits)
+    for habits in product(*(get_args(kind) for kind in get_type_hints(Habits).values()))
+]
+"""All habits with each other; ours come first."""
+
+CUTS: dict[Clamp, str] = {"pixels": "pixel range", "none": "nowhere", "unit": "0 and 1"}
+"""Where the normalised image is cut, in words."""
+
+WRITINGS: dict[tuple[Loss, Mode], str] = {
+    ("cross_entropy", "eval"): "cross-entropy, evaluation mode",
+    ("cross_entropy", "train"): "cross-entropy, training mode",
+    ("negative_logit", "eval"): "minus the logit, evaluation mode",
+    ("negative_logit", "train"): "minus the logit, training mode",
+}
+"""The other habits, loss and mode, in words."""
+
+
+class Deviations(Settings):
+    """Accuracy under the course's attacks in all combinations of habits.
+
+    Attributes:
+        model: the network.
+        images: how many of the course's test images.
+        fgsm_eps, pgd_eps, pgd_step, pgd_steps: the course's, in normalised units.
+        batch_size: images attacked together; it matters where batch norm uses their statistics.
+    """
+
+    experiment: ClassVar[str] = "deviations"
+
+    model: TrainResNet
+    images: Annotated[int, Ge(1)] = 1000
+    fgsm_eps: float = 0.1
+    pgd_eps: float = 0.01
+    pgd_step: float = 2.0
+    pgd_steps: Annotated[int, Ge(1)] = 10
+    batch_size: Annotated[int, Ge(1)] = 100
+
+    def compute(self, context: Context) -> Outcome:
+        device = training.pick_device(context.device)
+        dataset, index, x, y = test_images(self.model, "course", device, self.images)
+        network = load_resnet(self.model, device)
+        masks, spent = resumable_blocks(
+            [partial(self.right, network, x, y, habits) for habits in COMBINATIONS],
+            context,
+            self.describe(),
+        )
+        return Outcome(
+            {"axes": list(Habits._fields), "combinations": [list(row) for row in COMBINATIONS]},
+            {"right": torch.stack(masks).cpu().numpy(), "index": index.numpy()},
+            data=dataset.checksum,
+            device=training.device_name(device),
+            seconds=spent,
+        )
+
+    def canary(self) -> list[float]:
+        """Loss of an untrained network on embedded images after every variant."""
+        model, x, y = canary_images(self.model)
+        losses = []
+        for habits in COMBINATIONS:
+            attacked = self.perturb(model, normalized(x), y, habits)
+            logits = model(pixels(attacked))
+            losses.append(LOSSES["cross_entropy"](logits, y).mean().item())
+        return losses
+
+    def right(self, model: Classifier, x: Tensor, y: Tensor, habits: Habits) -> Tensor:
+        """Where the network is right before and after this variant, (N,) bool."""
+        masks = []
+        for images, labels in zip(x.split(self.batch_size), y.split(self.batch_size), strict=True):
+            z = normalized(images)
+            attacked = self.perturb(model, z, labels, habits)
+            with torch.no_grad():
+                before, after = (model(pixels(part)).argmax(1) for part in (z, attacked))
+            masks.append((before == labels) & (after == labels))
+        return torch.cat(masks)
+
+    def perturb(self, model: Classifier, z: Tensor, y: Tensor, habits: Habits) -> Tensor:
+        """The textbook loop on normalised images z, with these habits."""
+        fgsm = habits.attack == "fgsm"
+        eps, steps = (self.fgsm_eps, 1) if fgsm else (self.pgd_eps, self.pgd_steps)
+        size = eps if fgsm else self.pgd_step
+        point = z
+        with _batch_norm(model, habits.mode):
+            for _ in range(steps):
+                point = point.detach().requires_grad_()
+                with torch.enable_grad():
+                    total = LOSSES[habits.loss](model(pixels(point)), y).sum()
+                (gradient,) = torch.autograd.grad(total, point)
+                moved = (point + size * gradient.sign()).detach()
+                point = _clamped(moved.clamp(z - eps, z + eps), habits.clamp)
+        return point
+
+
+def shares(run: Run) -> dict[Habits, Interval]:
+    """What each variant leaves, with a 95 % interval (Wilson)."""
+    masks = zip(run.results["combinations"], run.arrays["right"], strict=True)
+    return {Habits(*row): proportion(int(mask.sum()), len(mask)) for row, mask in masks}
+
+
+def by_writing(run: Run, attack: Kind) -> dict[str, dict[str, Interval]]:
+    """The shares of one attack in words, by loss and mode and then by the cut."""
+    left = shares(run)
+    return {
+        label: {place: left[Habits(attack, loss, cut, mode)] for cut, place in CUTS.items()}
+        for (loss, mode), label in WRITINGS.items()
+    }
+
+
+def nearest(run: Run, attack: Kind, value: float) -> tuple[str, Interval]:
+    """The variant of an attack that leaves about a given share, in words, and what it leaves."""
+    left = {habits: share for habits, share in shares(run).items() if habits.attack == attack}
+    best = min(left, key=lambda habits: abs(left[habits].value - value))
+    return f"{WRITINGS[best.loss, best.mode]}, cut: {CUTS[best.clamp]}", left[best]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How the variants of one attack compare with a number of the report.
+
+    Attributes:
+        number: the report's.
+        ours: what our attack leaves.
+        unit: the same if the normalised image is cut at 0 and 1.
+        how, nearest: the variant that comes nearest to the number, in words, and what it leaves.
+    """
+
+    number: float
+    ours: Interval
+    unit: Interval
+    how: str
+    nearest: Interval
+
+    @property
+    def explains(self) -> bool:
+        """Whether the number lies in the interval of the nearest variant."""
+        return self.number in self.nearest
+
+
+def explanation(run: Run, attack: Kind, number: float) -> Explanation:
+    """What the variants of an attack say about a number of the report."""
+    left, ours = shares(run), Habits(attack, "cross_entropy", "pixels", "eval")
+    how, best = nearest(run, attack, number)
+    return Explanation(number, left[ours], left[ours._replace(clamp="unit")], how, best)
+
+
+def normalized(x: Tensor) -> Tensor:
+    """Pixels in [0, 1] in the units of the network's first layer."""
+    return (x - _channels(CIFAR10_MEAN, x)) / _channels(CIFAR10_STD, x)
+
+
+def pixels(z: Tensor) -> Tensor:
+    """The inverse of `normalized`."""
+    return z * _channels(CIFAR10_STD, z) + _channels(CIFAR10_MEAN, z)
+
+
+def _clamped(z: Tensor, clamp: str) -> Tensor:
+    if clamp == "none":
+        return z
+    if clamp == "unit":
+        return z.clamp(0, 1)
+    return z.clamp(normalized(torch.zeros_like(z)), normalized(torch.ones_like(z)))
+
+
+@contextlib.contextmanager
+def _batch_norm(model: Classifier, mode: str) -> Iterator[None]:
+    """Batch norm with its running statistics, or with those of the attacked batch."""
+    with evaluating(model):
+        if mode == "eval" or not isinstance(model, ResNet):
+            yield
+        else:
+            model.train()
+            with keeping_statistics(model):
+                yield
+
+
+def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)

@@ -1,0 +1,106 @@
+"""Why the sign of the gradient: what a linear expansion predicts, and what happens (2.1b)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge, Len
+from torch import Tensor
+
+from hw3lib import data, training
+from hw3lib.experiments.part2.attacked import canary_images, test_images
+from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
+from hw3lib.robust.attacks import FGSM, SignNoise, cross_entropy, input_gradient
+from hw3lib.robust.modes import Classifier
+from hw3lib.runs.settings import Context, Outcome, Settings
+
+
+class GradientSign(Settings):
+    """Loss and correctness along the sign of the gradient and along random signs.
+
+    Attributes:
+        model: the network.
+        images: how many of the course's test images.
+        eps_values: radii, in pixels of [0, 1].
+        draws: random sign patterns for each image.
+        seed: of the random signs.
+    """
+
+    experiment: ClassVar[str] = "gradient_sign"
+
+    model: TrainResNet
+    images: Annotated[int, Ge(2)] = 500
+    eps_values: Annotated[tuple[float, ...], Len(1)] = tuple(
+        k / 255 for k in (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16)
+    )
+    draws: Annotated[int, Ge(1)] = 4
+    seed: int = 0
+
+    def compute(self, context: Context) -> Outcome:
+        device = training.pick_device(context.device)
+        dataset, index, x, y = test_images(self.model, "course", device, self.images)
+        network = load_resnet(self.model, device)
+        table = self.measure(network, x, y)
+        arrays = {name: value.cpu().numpy() for name, value in table.items()}
+        arrays["index"] = index.numpy()
+        return Outcome(
+            {"eps_values": list(self.eps_values)},
+            arrays,
+            data=dataset.checksum,
+            device=training.device_name(device),
+        )
+
+    def canary(self) -> list[float]:
+        """Means of all that is measured, on embedded images with an untrained network."""
+        table = self.measure(*canary_images(self.model))
+        return [float(value.double().mean()) for _, value in sorted(table.items())]
+
+    def measure(self, model: Classifier, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Gains of the loss in nats, correctness, and cosines with the gradient.
+
+        Returns:
+            `predicted` (N, E), the linear gain eps times the 1-norm of the gradient;
+            `fgsm_gain`, `noise_gain` (N, E), the true ones, that of noise a mean over its draws;
+            `fgsm_right` (N, E), `noise_right` (N, E), share of draws that leave the image right;
+            `sign_cosine` (N,), `noise_cosine` (N, draws) with the gradient.
+        """
+        gradient, logits = input_gradient(model, x, y)
+        clean = cross_entropy(logits, y)
+        flat = gradient.flatten(1)
+        l1, l2 = flat.abs().sum(1), flat.norm(dim=1).clamp(min=1e-30)
+        columns: dict[str, list[Tensor]] = {}
+        for eps in self.eps_values:
+            rng = data.generator(self.seed, "random signs")
+            noisy = [SignNoise(eps)(model, x, y, generator=rng) for _ in range(self.draws)]
+            noise = [self._outcome(model, images, y) for images in noisy]
+            fgsm_loss, fgsm_right = self._outcome(model, FGSM(eps)(model, x, y), y)
+            row = {
+                "predicted": eps * l1,
+                "fgsm_gain": fgsm_loss - clean,
+                "fgsm_right": fgsm_right,
+                "noise_gain": torch.stack([loss for loss, _ in noise]).mean(0) - clean,
+                "noise_right": torch.stack([right for _, right in noise]).mean(0),
+            }
+            for name, value in row.items():
+                columns.setdefault(name, []).append(value)
+        signs = torch.stack(self._signs(x), 1)
+        size = flat.shape[1] ** 0.5
+        return {name: torch.stack(parts, 1) for name, parts in columns.items()} | {
+            "sign_cosine": l1 / (l2 * size),
+            "noise_cosine": torch.einsum("nkd,nd->nk", signs, flat) / (l2[:, None] * size),
+        }
+
+    @staticmethod
+    @torch.no_grad()
+    def _outcome(model: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss in nats and correctness, (N,) each."""
+        logits = torch.cat([model(part) for part in x.split(500)])
+        return cross_entropy(logits, y), (logits.argmax(1) == y).float()
+
+    def _signs(self, x: Tensor) -> list[Tensor]:
+        """The random directions, free of the pixel range, (N, C H W) each."""
+        rng = data.generator(self.seed, "random signs")
+        shape = x.flatten(1).shape
+        draws = [torch.randint(0, 2, shape, generator=rng) for _ in range(self.draws)]
+        return [(2 * draw - 1).to(x) for draw in draws]

@@ -1,0 +1,159 @@
+"""The networks of part 2, from one seed: what each question trains, attacks and compares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hw3lib.book import report
+from hw3lib.experiments.part2.attacked import COURSE_FGSM, COURSE_PGD
+from hw3lib.experiments.part2.resnet_training import TrainResNet, pretraining
+from hw3lib.robust.defenses import AdversarialLoss, JoinedBatch, Standard
+
+REPORT_NAMES = {
+    "pretrained": "ResNet-18, pretrained",
+    "scratch": "ResNet-18 from scratch",
+    "augmented": "ResNet-18 from scratch, augmented",
+    "fgsm_defense": "FGSM defence",
+    "pgd_defense": "PGD defence",
+}
+"""Rows of the report's table, as its numbers are called in `hw3lib.report`."""
+
+REPORT_ATTACKS = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD"}
+"""Its columns, and what they are called in `attacked.SUITE`."""
+
+
+def reported(networks: Iterable[str]) -> dict[tuple[str, str], float]:
+    """The report's accuracies of these networks, by network and attack, as far as it has them."""
+    return {
+        (network, attack): report.value(key)
+        for network in networks
+        for column, attack in REPORT_ATTACKS.items()
+        if (key := f"q2.{network}.{column}") in report.evidence()
+    }
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Settings of every network; they share data set, architecture and seed.
+
+    Attributes:
+        pretrained: our own recipe, in place of the course's ready-made network.
+        scratch, augmented: the course's settings, without and with flips and crops.
+        fgsm_defense, pgd_defense: questions 2.2 and 2.3, both from `pretrained`.
+        half_a, half_b: on disjoint halves of the data, from the same initial weights.
+        half_c: as `half_b`, from other initial weights.
+        smooth, sharp: `pretrained` trained on for a little, alike but for smoothed labels.
+        fgsm_short, pgd_short: as the defences, but for so few epochs on CIFAR-10 that a CPU can
+            train them for the studies that need their weights.
+    """
+
+    pretrained: TrainResNet
+    scratch: TrainResNet
+    augmented: TrainResNet
+    fgsm_defense: TrainResNet
+    pgd_defense: TrainResNet
+    half_a: TrainResNet
+    half_b: TrainResNet
+    half_c: TrainResNet
+    smooth: TrainResNet
+    sharp: TrainResNet
+    fgsm_short: TrainResNet
+    pgd_short: TrainResNet
+
+
+def networks(dataset: str = "cifar10", seed: int = 0, epochs: int | None = None) -> Networks:
+    """The networks for one data set and seed.
+
+    Args:
+        dataset: "cifar10" with the course's settings, or "shapes" with a small network and larger
+            steps, so that everything trains on a CPU in a minute.
+        seed: of all; as in the course, there is only one ready-made network for CIFAR-10.
+        epochs: of every training; None takes the data set's defaults.
+    """
+    number = EPOCHS[dataset] if epochs is None else dict.fromkeys(EPOCHS[dataset], epochs)
+    ready, base = _recipes(dataset, seed, epochs)
+    base = base.changed(epochs=number["scratch"])
+    # The first stage without its squares, which cost more than they give in so few epochs.
+    half = ready.first.changed(erased=0, seed=seed, epochs=number["half"])
+    longer = ready.changed(
+        start=ready,
+        erased=0,
+        learning_rate=0.01,
+        schedule="linear",
+        seed=seed,
+        epochs=number["longer"],
+    )
+    fgsm = base.changed(
+        start=ready,
+        defense=AdversarialLoss(COURSE_FGSM, alpha=0.5),
+        epochs=number["fgsm_defense"],
+    )
+    pgd = base.changed(
+        start=ready, augmented=True, defense=JoinedBatch(COURSE_PGD), epochs=number["pgd_defense"]
+    )
+    return Networks(
+        pretrained=ready,
+        scratch=base,
+        augmented=base.changed(augmented=True),
+        fgsm_defense=fgsm,
+        pgd_defense=pgd,
+        half_a=half.changed(half="a"),
+        half_b=half.changed(half="b"),
+        half_c=half.changed(half="b", seed=seed + OTHER_SEED),
+        smooth=longer.changed(defense=Standard(label_smoothing=0.1)),
+        sharp=longer.changed(defense=Standard()),
+        fgsm_short=fgsm.changed(
+            epochs=number["fgsm_short"],
+            # The best epoch on clean images is the least defended one.
+            keep="last" if dataset == "cifar10" else "best",
+        ),
+        pgd_short=pgd.changed(epochs=number["pgd_short"]),
+    )
+
+
+EPOCHS = {
+    "cifar10": {
+        "scratch": 30,
+        "fgsm_defense": 26,
+        "pgd_defense": 8,
+        "half": 16,
+        "longer": 2,
+        "fgsm_short": 4,
+        "pgd_short": 1,
+    },
+    "shapes": {
+        "scratch": 8,
+        "fgsm_defense": 5,
+        "pgd_defense": 5,
+        "half": 16,
+        "longer": 2,
+        "fgsm_short": 5,
+        "pgd_short": 5,
+    },
+}
+"""Passes over the training images, for all but the pretrained networks. The course's networks make
+30, and divide the learning rate by ten after every seventh."""
+
+OTHER_SEED = 1000
+"""Added to a seed where a network needs other initial weights."""
+
+
+def _recipes(dataset: str, seed: int, epochs: int | None) -> tuple[TrainResNet, TrainResNet]:
+    """How the ready-made network is trained, and the others but for their epochs."""
+    if dataset == "cifar10":
+        return pretraining(epochs=epochs), TrainResNet(seed=seed)
+    small = TrainResNet(
+        dataset="shapes", network="small", learning_rate=0.02, batch_size=64, seed=seed
+    )
+    ready = small.changed(
+        augmented=True,
+        defense=Standard(label_smoothing=0.1),
+        learning_rate=0.1,
+        nesterov=True,
+        weight_decay=5e-4,
+        schedule="one_cycle",
+        keep="last",
+        epochs=16 if epochs is None else epochs,
+    )
+    return ready, small

@@ -1,0 +1,264 @@
+"""Training a ResNet (part 2), from scratch or from another run's weights, and getting it back."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+
+from hw3lib import data, stats, training
+from hw3lib.robust.defenses import Defense, ImageObjective, Standard, predict
+from hw3lib.robust.resnet import ResNet
+from hw3lib.runs.settings import Context, Outcome, Settings
+from hw3lib.runs.store import run as get_run
+
+SIZES = {"resnet18": {"width": 64, "blocks": 2}, "small": {"width": 16, "blocks": 1}}
+"""Networks by name; the small one trains on a CPU in seconds."""
+
+STEP_EPOCHS = 7
+"""The course's schedule divides the learning rate by ten every so many epochs."""
+
+
+class TrainResNet(Settings):
+    """Train a ResNet on images; defaults are the course's, without augmentation.
+
+    Three quarters of the test images are the validation set, as in the course, and the network's
+    accuracy is reported on the rest and on all.
+
+    Attributes:
+        dataset: "cifar10" or "shapes".
+        network: "resnet18" or "small".
+        start: the run whose weights training starts from; None starts from scratch.
+        half: train on one of two disjoint stratified halves, "a" or "b".
+        defense: what is minimised.
+        augmented: flip and crop the training images at random.
+        erased: side of a square of each training image that is blanked (cutout); 0 blanks none.
+        epochs, batch_size, learning_rate, momentum, nesterov, weight_decay: of SGD.
+        schedule: "step" divides the learning rate by ten every seven epochs; "one_cycle" rises to
+            it and falls to zero (Smith and Topin 2018); "constant" leaves it; "linear" lets it
+            fall to zero from the first step.
+        keep: weights of the "best" validation epoch, or of the "last".
+        seed: of the initial weights, the order of the images, and the augmentation.
+    """
+
+    experiment: ClassVar[str] = "resnet_training"
+    added_later: ClassVar[tuple[str, ...]] = ("erased",)
+
+    dataset: Literal["cifar10", "shapes"] = "cifar10"
+    network: Literal["resnet18", "small"] = "resnet18"
+    start: TrainResNet | None = None
+    half: Literal["a", "b"] | None = None
+    defense: Defense = Standard()
+    augmented: bool = False
+    erased: Annotated[int, Ge(0)] = 0
+    epochs: Annotated[int, Ge(0)] = 30
+    batch_size: Annotated[int, Ge(1)] = 128
+    learning_rate: Annotated[float, Gt(0)] = 5e-4
+    momentum: Annotated[float, Ge(0)] = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    schedule: Literal["step", "one_cycle", "constant", "linear"] = "step"
+    keep: Literal["best", "last"] = "best"
+    seed: int = 0
+
+    @property
+    def checkpoint_key(self) -> str:
+        """Runs that differ only in their epochs share a checkpoint, if their schedules agree.
+
+        So do those that keep other weights of the same training.
+        """
+        alone = self.schedule in ("one_cycle", "linear")
+        return self.key if alone else self.changed(epochs=0, keep="best").key
+
+    @property
+    def stages(self) -> list[int]:
+        """Epochs of each training that the weights went through, the first one first."""
+        return [*(self.start.stages if self.start else []), self.epochs]
+
+    @property
+    def first(self) -> TrainResNet:
+        """The training from scratch that the weights come from."""
+        return self.start.first if self.start else self
+
+    def compute(self, context: Context) -> Outcome:
+        device = training.pick_device(context.device)
+        dataset = data.load(self.dataset).to(device)
+        model = self.build(device)
+        if self.start:
+            start = get_run(self.start, weights=True, device=context.device)
+            model.load_state_dict(_tensors(start.weights))
+        objective = self.objective(dataset)
+        progress = self.fit(
+            model, objective, checkpoint=context.checkpoint, deadline=context.deadline
+        )
+        state = progress.best_state if self.keep == "best" else training.cpu_state(model)
+        # Half precision halves the file; what is measured is what is stored.
+        weights = {name: _half(value) for name, value in state.items()}
+        model.load_state_dict({name: value.to(state[name]) for name, value in weights.items()})
+        results = self._evaluate(model.eval(), dataset) | {
+            "history": progress.history,
+            "best_epoch": progress.best_epoch,
+            "num_parameters": sum(p.numel() for p in model.parameters()),
+        }
+        return Outcome(
+            results,
+            {},
+            {name: value.numpy() for name, value in weights.items()},
+            dataset.checksum,
+            training.device_name(device),
+            progress.seconds,
+        )
+
+    def canary(self) -> list[float]:
+        """Losses of two steps of the small network on embedded images, and of the full one.
+
+        In double precision: batch norm and large steps double a rounding error with every step.
+        """
+        steps, batch = 2, 32
+        small = self.changed(dataset="shapes", network="small", start=None, half=None, epochs=1)
+        dataset = data.load("shapes")
+        device = torch.device("cpu")
+        objective = ImageObjective(
+            (dataset.x_train[: steps * batch], dataset.y_train[: steps * batch]),
+            (dataset.x_test[:64], dataset.y_test[:64]),
+            self.defense,
+            augmented=self.augmented,
+            erased=self.erased,
+        )
+        model = small.build(device).double()
+        optimizer, scheduler = small.optimizer(model, steps_per_epoch=steps)
+        draws = objective.draw(data.generator(self.seed, "noise", 1))
+        parts = training.Parts(model.train(), optimizer, scheduler)
+        losses = training.first_losses(parts, objective, draws, steps, batch)
+        losses.append(objective.validate(model.eval())["cross_entropy"])
+        full = self.changed(start=None).build(device).double().eval()
+        losses.append(float(predict(full, dataset.x_test[:4]).logsumexp(1).mean().detach()))
+        return losses
+
+    def build(self, device: torch.device) -> ResNet:
+        """The untrained network; its weights are drawn on the CPU."""
+        with training.seeded(self.seed, "weights"):
+            model = ResNet(len(data.CLASSES[self.dataset]), **SIZES[self.network])
+        # Convolutions are faster on this layout, on CPUs and GPUs.
+        return model.to(device).to(memory_format=torch.channels_last)
+
+    def objective(self, dataset: data.Dataset) -> ImageObjective:
+        """The loss on the training images, or a half of them, and the validation."""
+        train = torch.arange(len(dataset.y_train))
+        if self.half:
+            halves = data.stratified_halves(dataset.y_train, seed=0)
+            train = halves["ab".index(self.half)]
+        val, _ = data.test_split(len(dataset.y_test))
+        train, val = (index.to(dataset.y_train.device) for index in (train, val))
+        return ImageObjective(
+            (dataset.x_train[train], dataset.y_train[train]),
+            (dataset.x_test[val], dataset.y_test[val]),
+            self.defense,
+            augmented=self.augmented,
+            erased=self.erased,
+        )
+
+    def optimizer(
+        self, model: ResNet, steps_per_epoch: int
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        """SGD over all parameters, and the schedule of its learning rate by steps."""
+        optimizer = torch.optim.SGD(
+            model.parameters(),
+            self.learning_rate,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            fused=True,
+        )
+        schedulers = torch.optim.lr_scheduler
+        if self.schedule == "step":
+            return optimizer, schedulers.StepLR(optimizer, STEP_EPOCHS * steps_per_epoch)
+        if self.schedule == "constant":
+            return optimizer, schedulers.ConstantLR(optimizer, factor=1.0)
+        steps = max(self.epochs, 1) * steps_per_epoch
+        if self.schedule == "linear":
+            return optimizer, schedulers.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
+        return optimizer, schedulers.OneCycleLR(
+            optimizer, self.learning_rate, total_steps=steps + 1, cycle_momentum=False
+        )
+
+    def fit(self, model: ResNet, objective: ImageObjective, **options: Any) -> training.Progress:
+        """Train; `options` go to `hw3lib.training.fit`."""
+        steps = -(-objective.num_examples // self.batch_size)
+        optimizer, scheduler = self.optimizer(model, steps)
+        return training.fit(
+            model,
+            objective,
+            optimizer,
+            scheduler=scheduler,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            select="error",
+            label=self.describe(),
+            **options,
+        )
+
+    def _evaluate(self, model: ResNet, dataset: data.Dataset) -> dict[str, Any]:
+        """Clean accuracy on the course's 2,500 test images and on all of them."""
+        right = predict(model, dataset.x_test).argmax(1) == dataset.y_test
+        _, test = data.test_split(len(right))
+        course = right[test.to(right.device)]
+        return {
+            "test_accuracy": vars(stats.proportion(int(right.sum()), len(right))),
+            "course_accuracy": vars(stats.proportion(int(course.sum()), len(course))),
+        }
+
+
+def pretraining(seed: int = 0, epochs: int | None = None) -> TrainResNet:
+    """Our own recipe for the network that the course gives ready-made, in three stages.
+
+    Blanked squares keep it from learning the training images by heart. The first stage takes the
+    learning rate up and down again. The others start once more from where that ended: one at a high
+    rate, away from the minimum that was found, and one down to zero, into a better one.
+
+    Args:
+        seed: of all stages.
+        epochs: of each; None takes the recipe's.
+    """
+    first = TrainResNet(
+        defense=Standard(label_smoothing=0.1),
+        augmented=True,
+        erased=12,
+        epochs=40 if epochs is None else epochs,
+        batch_size=128,
+        learning_rate=0.1,
+        nesterov=True,
+        weight_decay=5e-4,
+        schedule="one_cycle",
+        keep="last",
+        seed=seed,
+    )
+    second = first.changed(
+        start=first,
+        defense=Standard(),
+        epochs=11 if epochs is None else epochs,
+        learning_rate=0.05,
+        schedule="constant",
+    )
+    return second.changed(
+        start=second, erased=8, epochs=33 if epochs is None else epochs, schedule="linear"
+    )
+
+
+def load_resnet(settings: TrainResNet, device: torch.device | None = None) -> ResNet:
+    """The trained network in evaluation mode, trained if it is not stored."""
+    stored = get_run(settings, weights=True)
+    model = settings.build(device or torch.device("cpu"))
+    model.load_state_dict(_tensors(stored.weights))
+    return model.eval().requires_grad_(False)
+
+
+def _half(value: Tensor) -> Tensor:
+    return value.half() if value.is_floating_point() else value
+
+
+def _tensors(weights: Any) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(value) for name, value in weights.items()}

@@ -1,0 +1,112 @@
+"""The same attack by three libraries on one network: do they count the same?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge, Len
+from torch import Tensor, nn
+
+from hw3lib import training
+from hw3lib.experiments.base import resumable_blocks
+from hw3lib.experiments.part2.attacked import canary_images, test_images
+from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
+from hw3lib.robust.attacks import PGD, cross_entropy
+from hw3lib.robust.evaluate import correct, withstood
+from hw3lib.runs.settings import Context, Outcome, Settings
+
+OTHERS = ("torchattacks", "foolbox")
+"""Libraries that people would use instead; neither is needed for anything else."""
+
+
+class SideBySide(Settings):
+    """Where a network withstands PGD without a random start, as each library runs it.
+
+    Attributes:
+        model: the network.
+        eps_values: radii, in pixels of [0, 1].
+        steps: of size 2.5 eps / steps; the last point counts.
+        images: how many of the course's test images.
+    """
+
+    experiment: ClassVar[str] = "side_by_side"
+
+    model: TrainResNet
+    eps_values: Annotated[tuple[float, ...], Len(1)] = (0.5 / 255, 2 / 255, 8 / 255)
+    steps: Annotated[int, Ge(1)] = 10
+    images: Annotated[int, Ge(1)] = 1000
+
+    def compute(self, context: Context) -> Outcome:
+        device = training.pick_device(context.device)
+        dataset, index, x, y = test_images(self.model, "course", device, self.images)
+        network = load_resnet(self.model, device)
+        attacks = [PGD(eps, steps=self.steps) for eps in self.eps_values]
+        masks, spent = resumable_blocks(
+            [
+                block
+                for attack in attacks
+                for block in (
+                    partial(withstood, network, attack, x, y),
+                    *(partial(withstood_by, name, network, attack, x, y) for name in OTHERS),
+                )
+            ],
+            context,
+            self.describe(),
+        )
+        right = torch.stack(masks).view(len(attacks), 1 + len(OTHERS), -1)
+        return Outcome(
+            {"libraries": ["hw3lib", *OTHERS]},
+            {"right": right.cpu().numpy(), "index": index.numpy()},
+            data=dataset.checksum,
+            device=training.device_name(device),
+            seconds=spent,
+        )
+
+    def canary(self) -> list[float]:
+        """Loss of an untrained network on embedded images after our attack at each radius."""
+        model, x, y = canary_images(self.model)
+        attacks = [PGD(eps, steps=self.steps) for eps in self.eps_values]
+        return [cross_entropy(model(attack(model, x, y)), y).mean().item() for attack in attacks]
+
+
+def withstood_by(
+    library: str, model: nn.Module, attack: PGD, x: Tensor, y: Tensor, batch_size: int = 250
+) -> Tensor:
+    """Where the model is right before and after another library's attack, (N,) bool.
+
+    Raises:
+        ImportError: the library is not installed.
+    """
+    foreign = counterpart(library, model, attack)
+    right = correct(model, x, y, batch_size=batch_size)
+    for batch in right.nonzero().squeeze(1).split(batch_size):
+        right[batch] = correct(model, foreign(x[batch], y[batch]), y[batch])
+    return right
+
+
+def counterpart(library: str, model: nn.Module, attack: PGD) -> Callable[[Tensor, Tensor], Tensor]:
+    """Another library's PGD with our radius, steps and size of steps, from images and labels.
+
+    Raises:
+        ImportError: the library is not installed.
+        ValueError: the library is unknown, or the attack does what the others do not.
+    """
+    eps, step = attack.eps, attack.step_size
+    if isinstance(eps, tuple) or isinstance(step, tuple) or attack != PGD(eps, attack.steps):
+        raise ValueError(f"{attack}: the libraries share one radius, and steps of 2.5 eps / steps")
+    if library == "torchattacks":
+        import torchattacks
+
+        made = torchattacks.PGD(model, eps=eps, alpha=step, steps=attack.steps, random_start=False)
+        return lambda x, y: made(x, y)
+    if library == "foolbox":
+        from foolbox.attacks import LinfPGD
+        from foolbox.models import PyTorchModel  # type: ignore[attr-defined]
+
+        wrapped = PyTorchModel(model, bounds=(0, 1))
+        linf = LinfPGD(abs_stepsize=step, steps=attack.steps, random_start=False)
+        return lambda x, y: linf(wrapped, x, y, epsilons=eps)[1]
+    raise ValueError(f"library={library!r}: there are {', '.join(OTHERS)}")

@@ -1,0 +1,88 @@
+"""Do images made on one network fool another (2.1c)?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Annotated, ClassVar
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Len
+from torch import Tensor
+
+from hw3lib import training
+from hw3lib.experiments.part2.attacked import COURSE_FGSM, AnyAttack, canary_images, test_images
+from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
+from hw3lib.robust.attacks import SignNoise, input_gradient
+from hw3lib.robust.evaluate import transfer_matrix
+from hw3lib.robust.modes import Classifier
+from hw3lib.runs.settings import Context, Outcome, Settings
+
+
+class TransferStudy(Settings):
+    """Adversarial images of every network shown to every other, and how their gradients agree.
+
+    Attributes:
+        models: networks for the same classes.
+        attacks: what the images are made with.
+        noise: random signs, as the row to compare with.
+        seed: of the attacks' noise.
+    """
+
+    experiment: ClassVar[str] = "transfer"
+
+    models: Annotated[tuple[TrainResNet, ...], Len(2)]
+    attacks: Annotated[tuple[AnyAttack, ...], Len(1)]
+    noise: SignNoise = SignNoise(COURSE_FGSM.eps)
+    seed: int = 0
+
+    def compute(self, context: Context) -> Outcome:
+        device = training.pick_device(context.device)
+        dataset, index, x, y = test_images(self.models[0], "course", device)
+        networks = [load_resnet(model, device) for model in self.models]
+        arrays = {name: value.cpu().numpy() for name, value in self.measure(networks, x, y).items()}
+        return Outcome(
+            {"attacks": [repr(attack) for attack in self.attacks]},
+            arrays | {"index": index.numpy()},
+            data=dataset.checksum,
+            device=training.device_name(device),
+        )
+
+    def canary(self) -> list[float]:
+        """Cosines and shares for untrained networks on embedded images."""
+        _, x, _ = canary_images(self.models[0])
+        networks = [canary_images(m.changed(seed=i))[0] for i, m in enumerate(self.models)]
+        table = self.measure(networks, x, networks[0](x).argmax(1))
+        return [float(value.double().mean()) for _, value in sorted(table.items())]
+
+    def measure(self, networks: Sequence[Classifier], x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Which images transfer, and the cosine of the gradients of each pair.
+
+        Returns:
+            `shown`, `fooled` (attacks, models + 1, models, N) bool, the last source is the noise;
+            `cosine` (pairs, N) for pairs in the order of `itertools.combinations`.
+        """
+        named = {str(i): network for i, network in enumerate(networks)}
+        sources = [*named, "noise"]
+        shown, fooled = [], []
+        for attack in self.attacks:
+            matrix = transfer_matrix(named, attack, x, y, noise=self.noise, seed=self.seed)
+            cells = [[matrix[source][target] for target in named] for source in sources]
+            shown.append(torch.stack([torch.stack([c.shown for c in row]) for row in cells]))
+            fooled.append(torch.stack([torch.stack([c.fooled for c in row]) for row in cells]))
+        gradients = [
+            torch.cat(
+                [
+                    input_gradient(network, *part)[0].flatten(1)
+                    for part in zip(x.split(500), y.split(500), strict=True)
+                ]
+            )
+            for network in networks
+        ]
+        cosines = [F.cosine_similarity(a, b) for a, b in combinations(gradients, 2)]
+        return {
+            "shown": torch.stack(shown),
+            "fooled": torch.stack(fooled),
+            "cosine": torch.stack(cosines),
+        }

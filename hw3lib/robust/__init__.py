@@ -1,0 +1,48 @@
+"""Adversarial robustness of part 2: attacks, defences, and what still stands under attack."""
+
+from hw3lib.robust.attacks import FGSM, PGD, Attack, SignNoise, input_gradient, margin
+from hw3lib.robust.checklist import Finding, catastrophic_overfitting, gradient_masking
+from hw3lib.robust.checks import Radius
+from hw3lib.robust.defenses import AdversarialLoss, JoinedBatch, Standard
+from hw3lib.robust.evaluate import (
+    accuracy,
+    correct,
+    course_accuracy,
+    cross_matrix,
+    eps_curve,
+    restart_curve,
+    step_curve,
+    transfer_matrix,
+    withstood,
+    worst_case,
+)
+from hw3lib.robust.modes import Classifier
+from hw3lib.robust.resnet import ResNet
+
+__all__ = [
+    "FGSM",
+    "PGD",
+    "AdversarialLoss",
+    "Attack",
+    "Classifier",
+    "Finding",
+    "JoinedBatch",
+    "Radius",
+    "ResNet",
+    "SignNoise",
+    "Standard",
+    "accuracy",
+    "catastrophic_overfitting",
+    "correct",
+    "course_accuracy",
+    "cross_matrix",
+    "eps_curve",
+    "gradient_masking",
+    "input_gradient",
+    "margin",
+    "restart_curve",
+    "step_curve",
+    "transfer_matrix",
+    "withstood",
+    "worst_case",
+]

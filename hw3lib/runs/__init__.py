@@ -1,0 +1,41 @@
+"""Runs: results that are found by their settings, or computed and kept. Knows no torch."""
+
+from hw3lib.runs.settings import Context, Outcome, OutOfTime, RunError, Settings
+from hw3lib.runs.store import (
+    PUBLISHED,
+    Run,
+    cache_dir,
+    checkpoint_path,
+    compute,
+    copies,
+    expected_seconds,
+    find,
+    publish,
+    published_seeds,
+    read,
+    run,
+    source,
+    stored_runs,
+)
+
+__all__ = [
+    "PUBLISHED",
+    "Context",
+    "OutOfTime",
+    "Outcome",
+    "Run",
+    "RunError",
+    "Settings",
+    "cache_dir",
+    "checkpoint_path",
+    "compute",
+    "copies",
+    "expected_seconds",
+    "find",
+    "publish",
+    "published_seeds",
+    "read",
+    "run",
+    "source",
+    "stored_runs",
+]

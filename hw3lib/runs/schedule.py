@@ -1,0 +1,125 @@
+"""Many runs: those that others are made from come first, and several are computed at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import partial
+from graphlib import TopologicalSorter
+
+from hw3lib.runs.settings import OutOfTime, Settings
+from hw3lib.runs.store import Run, compute
+
+logger = logging.getLogger("hw3lib")
+
+
+def needed(settings: Settings) -> set[Settings]:
+    """The runs that a run is made from: settings within its settings, at any depth."""
+    found: set[Settings] = set()
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Settings):
+                found |= {part} | needed(part)
+    return found
+
+
+def compute_all(
+    wanted: Sequence[Settings],
+    *,
+    jobs: int = 1,
+    device: str | None = None,
+    deadline: float | None = None,
+) -> Iterator[Run]:
+    """Compute runs and yield each as soon as it is stored in the user's cache.
+
+    A small network keeps neither a GPU nor several cores busy, so several processes at a time are
+    faster than one. No run is started before those that it is made from are done.
+
+    Args:
+        wanted: those that others need before them.
+        jobs: processes; 1 computes in this one. They share the cores.
+        device: torch's name of the device; None picks one.
+        deadline: `time.monotonic()` by which to stop.
+
+    Raises:
+        OutOfTime: the deadline came first; what could be finished was yielded.
+        ValueError: `jobs` is below 1.
+        Exception: what the first run to fail raised. With several processes it comes last, after
+            all runs that are not made from one that failed.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs={jobs}: need at least one process")
+    if jobs == 1:
+        for settings in wanted:
+            yield _compute(settings, device, deadline)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would share the GPU's state
+    with _shared_cores(jobs), ProcessPoolExecutor(jobs, context) as pool:
+        yield from _side_by_side(
+            pool, jobs, wanted, partial(_compute, device=device, deadline=deadline)
+        )
+
+
+def _side_by_side(
+    pool: ProcessPoolExecutor,
+    jobs: int,
+    wanted: Sequence[Settings],
+    compute: Callable[[Settings], Run],
+) -> Iterator[Run]:
+    """Runs as they finish, `jobs` at a time; a failed one keeps back those that need it."""
+    order = TopologicalSorter({one: needed(one) & {*wanted} for one in wanted})
+    order.prepare()
+    ready: list[Settings] = []
+    running: dict[Future[Run], Settings] = {}
+    failed: list[Exception] = []
+    late: OutOfTime | None = None
+    while True:
+        ready += order.get_ready()
+        for settings in [] if late else list(ready):
+            in_use = {one.checkpoint_key for one in running.values()}
+            if len(running) < jobs and settings.checkpoint_key not in in_use:
+                ready.remove(settings)
+                running[pool.submit(compute, settings)] = settings
+        if not running:
+            break
+        for task in wait(running, return_when=FIRST_COMPLETED).done:
+            settings = running.pop(task)
+            try:
+                stored = task.result()
+            except OutOfTime as error:
+                late = error
+            except Exception as error:
+                logger.exception("%s failed", settings.describe())
+                failed.append(error)
+            else:
+                order.done(settings)
+                yield stored
+    if failed:
+        raise failed[0]
+    if late:
+        raise late
+
+
+def _compute(settings: Settings, device: str | None, deadline: float | None) -> Run:
+    if deadline is not None and time.monotonic() > deadline:
+        raise OutOfTime("the time budget is used up")
+    return compute(settings, device=device, deadline=deadline)
+
+
+@contextlib.contextmanager
+def _shared_cores(jobs: int) -> Iterator[None]:
+    """Processes that are started in the block take their share of the cores."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+        if before is not None:
+            os.environ["OMP_NUM_THREADS"] = before

@@ -1,0 +1,168 @@
+"""What names a run, and what computing it gives."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class RunError(RuntimeError):
+    """A stored run is unreadable, incomplete, or not what was asked for."""
+
+
+class OutOfTime(Exception):
+    """The time budget ends before the next step would; what is done is in the checkpoint."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """How to compute a run; nothing in here changes the result.
+
+    Attributes:
+        device: torch's name of the device; None picks one.
+        checkpoint: file that an interrupted computation resumes from.
+        deadline: `time.monotonic()` by which to stop.
+    """
+
+    device: str | None = None
+    checkpoint: Path | None = None
+    deadline: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a computation returns, before it is stored.
+
+    Attributes:
+        results: numbers, strings and lists that JSON can hold.
+        arrays: larger tables.
+        weights: model weights.
+        data: checksum of the data set.
+        device: name of the device that computed it.
+        seconds: time over all resumptions, where the computation knows it.
+    """
+
+    results: dict[str, Any]
+    arrays: Arrays = field(default_factory=dict)
+    weights: Arrays = field(default_factory=dict)
+    data: str = ""
+    device: str = ""
+    seconds: float | None = None
+
+
+class Settings(BaseModel, ABC):
+    """Everything that a result depends on. Subclasses are the experiments."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    experiment: ClassVar[str]
+    registry: ClassVar[dict[str, type[Settings]]] = {}
+    # Settings that came later: unwritten at their defaults, so that older runs keep their keys.
+    # Dataclasses among the settings, such as attacks, may name theirs in the same way.
+    added_later: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if "experiment" in vars(cls):
+            Settings.registry[cls.experiment] = cls
+
+    @abstractmethod
+    def compute(self, context: Context) -> Outcome:
+        """Compute the result."""
+
+    @abstractmethod
+    def canary(self) -> list[float]:
+        """A few losses of the same computation on embedded data, in float32 on the CPU.
+
+        A change of the code that changes what is learnt or measured changes them.
+        """
+
+    def environment(self) -> contextlib.AbstractContextManager[None]:
+        """What `compute` is run in."""
+        return contextlib.nullcontext()
+
+    def written(self) -> dict[str, Any]:
+        """The settings as they are stored, without those `added_later` that have their defaults."""
+        content: dict[str, Any] = _written(self, self.model_dump(mode="json"))
+        return content
+
+    def canonical(self) -> str:
+        """The settings as JSON with sorted keys."""
+        content = {"experiment": self.experiment, "settings": self.written()}
+        return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def key(self) -> str:
+        """Sixteen hex digits that name the settings."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
+
+    @property
+    def checkpoint_key(self) -> str:
+        """Names the checkpoint; settings that differ only in how far they go may share it."""
+        return self.key
+
+    def describe(self) -> str:
+        """The experiment and the settings that differ from their defaults."""
+        parts = []
+        for name, info in type(self).model_fields.items():
+            value = getattr(self, name)
+            if value != info.get_default(call_default_factory=True):
+                parts.append(f"{name}={_described(value)}")
+        return f"{self.experiment}({', '.join(parts)})"
+
+    def reseeded(self, seed: int) -> Self:
+        """The same settings with another seed, also of the training that is measured, if any."""
+        return self.changed(seed=seed)
+
+    def changed(self, **changes: Any) -> Self:
+        """The same settings with some replaced; unlike `model_copy`, they are validated."""
+        current = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**current | changes)
+
+
+def _written(value: Any, dumped: Any) -> Any:
+    """What JSON made of a value, without the fields `added_later` that have their defaults."""
+    if isinstance(value, tuple):
+        return [_written(one, part) for one, part in zip(value, dumped, strict=True)]
+    defaults = _defaults(value)
+    later = getattr(value, "added_later", ())
+    return (
+        {
+            name: _written(getattr(value, name), dumped[name])
+            for name in defaults
+            if not (name in later and getattr(value, name) == defaults[name])
+        }
+        if defaults
+        else dumped
+    )
+
+
+def _defaults(value: Any) -> dict[str, Any]:
+    """Default by field of settings or of a dataclass; empty for everything else."""
+    if isinstance(value, BaseModel):
+        return {name: info.default for name, info in type(value).model_fields.items()}
+    if dataclasses.is_dataclass(value):
+        return {field.name: field.default for field in dataclasses.fields(value)}
+    return {}
+
+
+def _described(value: Any) -> str:
+    """A setting in words; runs within it describe themselves."""
+    if isinstance(value, Settings):
+        return value.describe()
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_described, value))})"
+    return str(value)

@@ -1,0 +1,376 @@
+"""The run store: a result is found by its settings, or computed and kept.
+
+A run is made by a frozen `Settings` object. Its key is a hash of the settings; its result is a
+JSON file, with arrays beside it in an .npz and weights in a .safetensors. Results that ship with
+the package lie in `hw3lib/published`, all others in the user's cache. This module knows neither
+torch nor models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+import hw3lib
+from hw3lib.runs.files import sha256, write_whole
+from hw3lib.runs.settings import Context, Outcome, RunError, Settings
+
+logger = logging.getLogger("hw3lib")
+
+
+PUBLISHED = Path(__file__).parents[1] / "published"
+
+
+CANARY_TOLERANCE = 1e-3
+"""Largest relative difference that processors and torch versions may make to a canary."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stored result.
+
+    Attributes:
+        settings: what it was asked for with.
+        results: its numbers.
+        provenance: version, commit, data, device, seconds, time.
+        canary: see `Settings.canary`, as of when it was computed.
+        path: its JSON file.
+    """
+
+    settings: Settings
+    results: dict[str, Any]
+    provenance: dict[str, Any]
+    canary: list[float]
+    path: Path
+
+    @property
+    def key(self) -> str:
+        return self.settings.key
+
+    @cached_property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays stored beside the results."""
+        path = self.path.with_suffix(".npz")
+        if not path.exists():
+            return {}
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+
+    @property
+    def has_weights(self) -> bool:
+        return self.path.with_suffix(".safetensors").exists()
+
+    @cached_property
+    def weights(self) -> dict[str, NDArray[Any]]:
+        """The stored weights.
+
+        Raises:
+            RunError: this run was stored without them.
+        """
+        if not self.has_weights:
+            raise RunError(
+                f"{self.settings.describe()} is stored without weights; get it with "
+                "`run(settings, weights=True)`, which computes them"
+            )
+        return load_file(self.path.with_suffix(".safetensors"))
+
+    @property
+    def published(self) -> bool:
+        """Whether it ships with the package."""
+        return self.path.is_relative_to(PUBLISHED)
+
+    def verify(self) -> float:
+        """Recompute the canary; returns the largest relative difference.
+
+        Raises:
+            RunError: the code now computes something else than what made this run.
+        """
+        now = np.asarray(self.settings.canary())
+        then = np.asarray(self.canary)
+        if now.shape != then.shape:
+            raise RunError(f"{self.settings.describe()} is stale: its canary has another length")
+        difference = float(np.max(np.abs(now - then) / np.maximum(np.abs(then), 1e-12), initial=0))
+        if not difference <= CANARY_TOLERANCE:
+            raise RunError(
+                f"{self.settings.describe()} is stale: the canary was {then.tolist()} and is now "
+                f"{now.tolist()}. The code computes something else than when the run was stored; "
+                "rerun it with `hw3 reproduce`, or undo the change"
+            )
+        return difference
+
+
+def cache_dir() -> Path:
+    """The folder of the user's own runs: `HW3_CACHE`, else the user's cache directory."""
+    return Path(os.environ.get("HW3_CACHE") or platformdirs.user_cache_path("hw3lib") / "runs")
+
+
+def find(settings: Settings, *, weights: bool = False) -> Run | None:
+    """The stored run with these settings, published or cached, or None.
+
+    Args:
+        settings: what to look for.
+        weights: accept only a run that is stored with its weights.
+    """
+    return next(copies(settings, weights=weights), None)
+
+
+def copies(settings: Settings, *, weights: bool = False) -> Iterator[Run]:
+    """The stored runs with these settings: the published one, then the cached one."""
+    for root in (PUBLISHED, cache_dir()):
+        path = _path(root, settings)
+        if path.exists():
+            try:
+                found = read(path)
+            except RunError as error:
+                logger.warning("%s; it is computed again", error)
+                continue
+            if found.has_weights or not weights:
+                yield found
+
+
+def expected_seconds(settings: Settings, stored: Iterable[Run], device: str) -> float | None:
+    """How long a computation will take, from the stored run that is most like it.
+
+    Args:
+        settings: what is to be computed.
+        stored: runs to learn from.
+        device: its name in their provenance; what other devices took says nothing about it.
+
+    Returns:
+        The seconds of the run that differs in the fewest settings, in proportion to the epochs;
+        None if this device has computed nothing of the kind.
+    """
+    compared = type(settings).model_fields.keys() - {"seed", "epochs"}
+
+    def differing(other: Run) -> int:
+        return sum(getattr(settings, name) != getattr(other.settings, name) for name in compared)
+
+    alike = [
+        one
+        for one in stored
+        if one.settings.experiment == settings.experiment and one.provenance["device"] == device
+    ]
+    if not alike:
+        return None
+    nearest = min(alike, key=differing)
+    ours, theirs = (getattr(s, "epochs", 1) for s in (settings, nearest.settings))
+    return float(nearest.provenance["seconds"]) * max(ours, 1) / max(theirs, 1)
+
+
+def run(
+    settings: Settings,
+    *,
+    weights: bool = False,
+    device: str | None = None,
+    deadline: float | None = None,
+    root: Path | None = None,
+) -> Run:
+    """The stored run with these settings; computed and stored if there is none.
+
+    Args:
+        settings: what to run.
+        weights: a run stored without weights does not do.
+        device: torch's name of the device; None picks one.
+        deadline: `time.monotonic()` by which to stop.
+        root: where a computed run is stored; default `cache_dir()`.
+    """
+    found = find(settings, weights=weights)
+    return found or compute(settings, device=device, deadline=deadline, root=root)
+
+
+def compute(
+    settings: Settings,
+    *,
+    device: str | None = None,
+    deadline: float | None = None,
+    root: Path | None = None,
+) -> Run:
+    """Compute a run, whether or not it is stored, and store it."""
+    canary = settings.canary()
+    started = time.monotonic()
+    checkpoint = checkpoint_path(settings, canary)
+    with settings.environment():
+        outcome = settings.compute(Context(device, checkpoint, deadline))
+    seconds = outcome.seconds or time.monotonic() - started
+    stored = read(_store(settings, outcome, canary, seconds, root or cache_dir()))
+    if settings.checkpoint_key == settings.key:
+        # No longer run goes on from it, and a later computation must not take it for its own.
+        checkpoint.unlink(missing_ok=True)
+    return stored
+
+
+def checkpoint_path(settings: Settings, canary: list[float]) -> Path:
+    """Where an interrupted computation is kept.
+
+    The name holds the canary: code that computes something else does not resume from it.
+    """
+    code = hashlib.sha256(json.dumps(canary).encode()).hexdigest()[:8]
+    return (
+        cache_dir() / "checkpoints" / f"{settings.experiment}-{settings.checkpoint_key}-{code}.pt"
+    )
+
+
+def _store(
+    settings: Settings, outcome: Outcome, canary: list[float], seconds: float, root: Path
+) -> Path:
+    """Write a result below `root`; the JSON comes last, so that what can be found is whole."""
+    path = _path(root, settings)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = {}
+    if outcome.arrays:
+        arrays: dict[str, Any] = dict(outcome.arrays)
+        files["npz"] = write_whole(
+            path.with_suffix(".npz"), lambda part: np.savez_compressed(part, **arrays)
+        )
+    if outcome.weights:
+        files["safetensors"] = write_whole(
+            path.with_suffix(".safetensors"), lambda part: save_file(dict(outcome.weights), part)
+        )
+    content = {
+        "experiment": settings.experiment,
+        "settings": settings.written(),
+        "results": outcome.results,
+        "canary": canary,
+        "provenance": _provenance(outcome, seconds),
+        "sha256": files,
+    }
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    write_whole(path, lambda part: part.write_text(text))
+    return path
+
+
+def publish(settings: Settings, *, weights: bool) -> Run:
+    """Copy a run from the user's cache to the published ones, with or without its weights.
+
+    Raises:
+        RunError: the run is not in the cache.
+    """
+    source = _path(cache_dir(), settings)
+    if not source.exists():
+        raise RunError(f"{settings.describe()} is not in {cache_dir()}; compute it first")
+    target = _path(PUBLISHED, settings)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    content = json.loads(source.read_text())
+    if not weights:
+        content["sha256"].pop("safetensors", None)
+    for suffix in content["sha256"]:
+        write_whole(
+            target.with_suffix(f".{suffix}"),
+            partial(shutil.copyfile, source.with_suffix(f".{suffix}")),
+        )
+    text = json.dumps(content, indent=1) + "\n"
+    write_whole(target, lambda part: part.write_text(text))
+    return read(target)
+
+
+def read(path: Path) -> Run:
+    """Read a stored run.
+
+    Raises:
+        RunError: the file is damaged, a file beside it is missing or altered, or its settings
+            are not of this version.
+    """
+    try:
+        content = json.loads(path.read_text())
+        settings = Settings.registry[content["experiment"]](**content["settings"])
+        stored = Run(settings, content["results"], content["provenance"], content["canary"], path)
+        files = content["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is not a readable run ({type(error).__name__}: {error})") from error
+    if settings.key != path.stem:
+        raise RunError(f"{path} holds the settings of {settings.key}; it was renamed or altered")
+    for suffix, digest in files.items():
+        beside = path.with_suffix(f".{suffix}")
+        if not beside.exists() or sha256(beside) != digest:
+            raise RunError(f"{beside} is missing or altered")
+    return stored
+
+
+def published_seeds(settings: Settings, seeds: Iterable[int] = range(10)) -> list[Run]:
+    """The run with these settings, computed if need be, then the published ones of other seeds.
+
+    What only this machine has in its cache is left out, so that the list is the same everywhere.
+    """
+    asked = run(settings)
+    others = (settings.reseeded(seed) for seed in seeds)
+    found = (find(other) for other in others if other != settings)
+    return [asked, *(other for other in found if other and other.published)]
+
+
+def source(*used: Run) -> str:
+    """One line for the foot of a figure or table: which runs, seeds, devices and versions.
+
+    Without runs it says that the numbers were computed where they are shown.
+    """
+    if not used:
+        return f"Computed on this page · hw3lib {hw3lib.__version__}"
+    keys = list(dict.fromkeys(run.key[:8] for run in used))
+    seeds = {run.settings.seed for run in used if hasattr(run.settings, "seed")}
+    devices = {run.provenance["device"] for run in used}
+    versions = {run.provenance["version"] for run in used}
+    parts = [
+        f"Run{'s' * (len(keys) > 1)} {', '.join(keys)}",
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))}" if seeds else "",
+        "; ".join(sorted(devices)),
+        f"hw3lib {', '.join(sorted(versions))}",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def stored_runs(root: Path | None = None) -> Iterator[Run]:
+    """All readable runs below `root`; default all that are published, then all cached ones."""
+    for folder in [root] if root else [PUBLISHED, cache_dir()]:
+        for path in sorted(folder.glob("*/*.json")):
+            try:
+                yield read(path)
+            except RunError as error:
+                logger.warning("%s", error)
+
+
+def _path(root: Path, settings: Settings) -> Path:
+    return root / settings.experiment / f"{settings.key}.json"
+
+
+def _provenance(outcome: Outcome, seconds: float) -> dict[str, Any]:
+    return {
+        "version": hw3lib.__version__,
+        "commit": _commit(),
+        "data": outcome.data,
+        "device": outcome.device,
+        "python": platform.python_version(),
+        "torch": importlib.metadata.version("torch"),
+        "seconds": round(seconds, 1),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+@lru_cache(maxsize=1)
+def _commit() -> str:
+    """The commit of the checkout that this package runs from, "-dirty" if it was changed."""
+    here = Path(__file__).parent
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return "released"
+    return answer.stdout.strip()

@@ -1,0 +1,33 @@
+"""The VAE of part 1: model, objective, bounds on log p(x), and what is known exactly."""
+
+from hw3lib.vae.bounds import (
+    ElboTerms,
+    active_units,
+    bits_per_dim,
+    elbo_terms,
+    gaussian_kl,
+    importance_weighted_bound,
+    log_normal,
+    mutual_information,
+)
+from hw3lib.vae.exact import LinearGaussian
+from hw3lib.vae.model import VAE, mean_image, pixel_nll, sample_pixels
+from hw3lib.vae.objective import ElboObjective, evaluate_elbo
+
+__all__ = [
+    "VAE",
+    "ElboObjective",
+    "ElboTerms",
+    "LinearGaussian",
+    "active_units",
+    "bits_per_dim",
+    "elbo_terms",
+    "evaluate_elbo",
+    "gaussian_kl",
+    "importance_weighted_bound",
+    "log_normal",
+    "mean_image",
+    "mutual_information",
+    "pixel_nll",
+    "sample_pixels",
+]

@@ -1,0 +1,190 @@
+"""The convolutional VAE of part 1: encoder, decoder, and what becomes of the decoder's logits."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from scipy.stats import norm
+from torch import Tensor, nn
+
+from hw3lib.data import GREY_LEVELS
+
+IMAGE_SIZE = 28
+
+
+class Encoder(nn.Module):
+    """q(z|x): images (N, 28, 28) in 0..15 to mean and log standard deviation, (N, D) each."""
+
+    def __init__(self, latent_dim: int, num_filters: int = 32) -> None:
+        super().__init__()
+        c = num_filters
+        self.net = nn.Sequential(
+            nn.Conv2d(1, c, 3, stride=2, padding=1),  # 28 -> 14
+            nn.GELU(),
+            nn.Conv2d(c, c, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(c, 2 * c, 3, stride=2, padding=1),  # 14 -> 7
+            nn.GELU(),
+            nn.Conv2d(2 * c, 2 * c, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(2 * c, 2 * c, 3, stride=2, padding=1),  # 7 -> 4
+            nn.GELU(),
+            nn.Flatten(),
+            nn.Linear(4 * 4 * 2 * c, 2 * latent_dim),
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scaled = x.unsqueeze(1) * (2 / (GREY_LEVELS - 1)) - 1  # 0..15 -> -1..1
+        mean, log_std = self.net(scaled).chunk(2, dim=1)
+        return mean, log_std
+
+
+class Decoder(nn.Module):
+    """p(x|z): codes (N, D) to pixel logits (N, 16, 28, 28)."""
+
+    def __init__(self, latent_dim: int, num_filters: int = 32) -> None:
+        super().__init__()
+        c = num_filters
+        self.net = nn.Sequential(
+            nn.Linear(latent_dim, 4 * 4 * 2 * c),
+            nn.GELU(),
+            nn.Unflatten(1, (2 * c, 4, 4)),
+            nn.ConvTranspose2d(2 * c, 2 * c, 3, stride=2, padding=1),  # 4 -> 7
+            nn.GELU(),
+            nn.Conv2d(2 * c, 2 * c, 3, padding=1),
+            nn.GELU(),
+            nn.ConvTranspose2d(2 * c, c, 3, stride=2, padding=1, output_padding=1),  # 7 -> 14
+            nn.GELU(),
+            nn.Conv2d(c, c, 3, padding=1),
+            nn.GELU(),
+            nn.ConvTranspose2d(c, GREY_LEVELS, 3, stride=2, padding=1, output_padding=1),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        logits: Tensor = self.net(z)
+        return logits
+
+
+class VAE(nn.Module):
+    """Encoder and decoder with the prior N(0, I).
+
+    Args:
+        latent_dim: D, the length of a code.
+        num_filters: channels of the first stage; later stages have twice as many.
+    """
+
+    def __init__(self, latent_dim: int = 20, num_filters: int = 32) -> None:
+        super().__init__()
+        if latent_dim < 1 or num_filters < 1:
+            raise ValueError(
+                f"latent_dim={latent_dim}, num_filters={num_filters}: both must be at least 1"
+            )
+        self.latent_dim = latent_dim
+        self.encoder = Encoder(latent_dim, num_filters)
+        self.decoder = Decoder(latent_dim, num_filters)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation of q(z|x), (N, D) each, for grey levels x (N, 28, 28).
+
+        Raises:
+            ValueError: `x` has another shape, or its values are not grey levels 0..15.
+        """
+        _check_images(x)
+        mean, log_std = self.encoder(x.to(next(self.parameters()).dtype))
+        return mean, log_std
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Pixel logits (N, 16, 28, 28) of p(x|z) for codes z (N, D)."""
+        logits: Tensor = self.decoder(z)
+        return logits
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x|z) in nats, (N,): the negative summed cross-entropy of the pixels."""
+        return -pixel_nll(self.decode(z), x)
+
+    @torch.no_grad()
+    def sample(
+        self, num: int, *, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Ancestral samples (num, 28, 28), uint8 in 0..15: z from the prior, pixels given z.
+
+        Args:
+            num: how many.
+            temperature: divides the pixel logits; 1 samples the model, towards 0 takes the mode.
+            generator: CPU generator; the numbers are the same on every device.
+        """
+        device = next(self.parameters()).device
+        z = torch.randn(num, self.latent_dim, generator=generator).to(device)
+        return sample_pixels(self.decode(z), temperature=temperature, generator=generator)
+
+    @torch.no_grad()
+    def manifold(self, size: int = 20) -> tuple[Tensor, Tensor]:
+        """Decoder means on a size x size grid of Gaussian percentiles ((i + 1/2) / size).
+
+        Returns:
+            The codes (size, size, 2), first axis from top (large z_2) to bottom, second from left
+            (small z_1) to right; and the mean images (size, size, 28, 28) in 0..15.
+
+        Raises:
+            ValueError: the latent space is not two-dimensional.
+        """
+        if self.latent_dim != 2:
+            raise ValueError(f"the manifold needs latent_dim=2; this model has {self.latent_dim}")
+        ticks = torch.tensor(norm.ppf((torch.arange(size) + 0.5).numpy() / size)).float()
+        z = torch.stack(torch.meshgrid(ticks, ticks.flip(0), indexing="xy"), dim=-1)
+        logits = self.decode(z.reshape(-1, 2).to(next(self.parameters()).device))
+        return z, mean_image(logits).reshape(size, size, IMAGE_SIZE, IMAGE_SIZE)
+
+
+def pixel_nll(logits: Tensor, x: Tensor) -> Tensor:
+    """-log p(x|z) in nats, (N,): cross-entropy summed over the pixels of each image.
+
+    Args:
+        logits: (N, 16, H, W); the sum is taken in float32 or wider.
+        x: (N, H, W) grey levels 0..15, any integer type.
+    """
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    # A row for each pixel: with the channels last in memory this is how the logits lie, so that
+    # neither they nor their gradient are copied.
+    rows = wide.movedim(1, -1).reshape(-1, GREY_LEVELS)
+    nll = F.cross_entropy(rows, x.long().flatten(), reduction="none")
+    return nll.view(len(x), -1).sum(1)
+
+
+def mean_image(logits: Tensor) -> Tensor:
+    """Expected grey level of each pixel, (N, H, W) in 0..15, for logits (N, 16, H, W)."""
+    levels = torch.arange(GREY_LEVELS, dtype=logits.dtype, device=logits.device)
+    return torch.einsum("nlhw,l->nhw", logits.softmax(1), levels)
+
+
+def sample_pixels(
+    logits: Tensor, *, temperature: float = 1.0, generator: torch.Generator | None = None
+) -> Tensor:
+    """One categorical draw per pixel, (N, H, W) uint8, by inverting the cumulative distribution.
+
+    Args:
+        logits: (N, 16, H, W).
+        temperature: divides the logits.
+        generator: CPU generator of the uniform numbers.
+
+    Raises:
+        ValueError: the temperature is not positive.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature}: it divides the logits and must be positive")
+    n, _, h, w = logits.shape
+    u = torch.rand(n, 1, h, w, generator=generator).to(logits.device)
+    # The last level takes what is left, so that rounding cannot push a draw past it.
+    cumulative = (logits / temperature).softmax(1).cumsum(1)[:, :-1]
+    return (u >= cumulative).sum(1).to(torch.uint8)
+
+
+def _check_images(x: Tensor) -> None:
+    if x.ndim != 3 or x.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE):
+        raise ValueError(f"images have shape {tuple(x.shape)}; the VAE takes (N, 28, 28)")
+    # Reading the largest value of a device tensor would make the host wait for it.
+    if x.device.type == "cpu" and x.numel() and x.max() >= GREY_LEVELS:
+        raise ValueError(
+            f"pixels reach {x.max().item():g}; the VAE takes grey levels 0..15 "
+            "(hw3lib.data.quantize makes them from uint8 pixels)"
+        )

@@ -1,0 +1,60 @@
+"""The negative ELBO as an objective for `hw3lib.training.fit`, and its evaluation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hw3lib.vae.bounds import bits_per_dim, elbo_terms
+from hw3lib.vae.model import VAE
+
+
+class ElboObjective:
+    """The negative beta-ELBO as an objective for `hw3lib.training.fit`.
+
+    Args:
+        train, val: (N, 28, 28) uint8 grey levels 0..15, on the model's device.
+        val_noise: (len(val), D) the noise that every validation uses, on the same device.
+        beta: weight of the KL term.
+
+    Raises:
+        ValueError: beta is negative or NaN.
+    """
+
+    metrics = ("nll", "kl")
+
+    def __init__(self, train: Tensor, val: Tensor, val_noise: Tensor, beta: float = 1.0) -> None:
+        if not beta >= 0:
+            raise ValueError(f"beta={beta}: the weight of the KL term cannot be negative or NaN")
+        self.train, self.val, self.val_noise, self.beta = train, val, val_noise, beta
+        self.num_examples = len(train)
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """The noise of one epoch, a row for each training image."""
+        return torch.randn(self.num_examples, self.val_noise.shape[1], generator=generator)
+
+    def loss(self, model: VAE, index: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """What is minimised on one batch, and the sums of nll and kl over it in nats."""
+        terms = elbo_terms(model, self.train[index], noise)
+        return terms.loss(self.beta), torch.stack([terms.nll.sum(), terms.kl.sum()]).detach()
+
+    def validate(self, model: VAE) -> dict[str, float]:
+        """Mean nll and kl in nats, and bits per dimension of the ELBO, on the validation set."""
+        return evaluate_elbo(model, self.val, self.val_noise)
+
+
+@torch.no_grad()
+def evaluate_elbo(
+    model: VAE, images: Tensor, noise: Tensor, batch_size: int = 500
+) -> dict[str, float]:
+    """Mean nll and kl in nats and bits per dimension of the ELBO, one sample an image.
+
+    Every image has equal weight, also those of a ragged last batch.
+    """
+    nll, kl = torch.zeros(2, dtype=torch.float64, device=images.device)
+    for x, e in zip(images.split(batch_size), noise.split(batch_size), strict=True):
+        terms = elbo_terms(model, x, e)
+        nll += terms.nll.double().sum()
+        kl += terms.kl.double().sum()
+    mean_nll, mean_kl = float(nll) / len(images), float(kl) / len(images)
+    return {"nll": mean_nll, "kl": mean_kl, "bpd": float(bits_per_dim(mean_nll + mean_kl))}
