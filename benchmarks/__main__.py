@@ -20,7 +20,7 @@ from benchmarks import gpu, growth
 from benchmarks.rows import Bench, all_rows, startup
 from benchmarks.timing import Row
 from hw3lib import training
-from hw3lib.training.devices import has_bfloat16
+from hw3lib.training.precision import bfloat16_pays
 
 LIMIT_IMPORT, LIMIT_HELP = 0.3, 1.0
 
@@ -79,7 +79,7 @@ def _content(quick: bool, kept: Path | None) -> dict[str, Any]:
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "device": training.device_name(training.pick_device()),
-        "bfloat16": has_bfloat16(torch.device("cpu")),
+        "bfloat16": bfloat16_pays(torch.device("cpu")),
         "quick": quick,
     }
     if kept is None or not kept.exists():

@@ -23,6 +23,11 @@ CPU = torch.device("cpu")
 class Experiment(Settings, ABC):
     """Settings of a run that torch computes."""
 
+    def data_checksum(self) -> str | None:
+        """Checksum of the data set that these settings, or those within them, name."""
+        name = _dataset_name(self)
+        return data.checksum(name) if name else None
+
     @contextlib.contextmanager
     def environment(self) -> Iterator[None]:
         """See `repeatable`; memory is kept from one step to the next."""
@@ -117,6 +122,16 @@ def embedded_shapes(num: int) -> tuple[Tensor, Tensor]:
     """
     dataset = data.load("shapes")
     return data.to_pixels(dataset.x_test[:num]).double(), dataset.y_test[:num]
+
+
+def _dataset_name(settings: Settings) -> str | None:
+    """The data set of settings, or of the first of those within them that has one."""
+    if hasattr(settings, "dataset"):
+        return str(settings.dataset)
+    within = (getattr(settings, name) for name in type(settings).model_fields)
+    parts = (one for value in within for one in (value if isinstance(value, tuple) else (value,)))
+    found = (_dataset_name(part) for part in parts if isinstance(part, Settings))
+    return next((name for name in found if name), None)
 
 
 def _array(value: Tensor | ArrayLike) -> np.ndarray[Any, Any]:

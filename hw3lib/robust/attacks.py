@@ -127,7 +127,7 @@ class SignNoise:
 
 
 class _Shown:
-    """Shows the fields of a dataclass, those `added_later` only where they are not at their default."""
+    """Shows the fields of a dataclass; those `added_later` only where they are not the default."""
 
     added_later: ClassVar[tuple[str, ...]] = ()
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from hw3lib.training.devices import has_bfloat16
+from hw3lib.training.precision import bfloat16_pays
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 
@@ -86,7 +86,7 @@ class ResNet(nn.Module):
 class Approximation(nn.Module):
     """A `ResNet` in evaluation mode with fewer and shorter numbers: the fast look of an attack.
 
-    Batch norm is folded into the convolutions. Where the processor multiplies bfloat16, all but the
+    Batch norm is folded into the convolutions. Where bfloat16 pays on the processor, all but the
     first convolution and the last layer are in it: there, small changes of pixels would be lost.
 
     Args:
@@ -111,7 +111,7 @@ class Approximation(nn.Module):
             _fold(block)
         weight = self.fc.weight
         self.dtype = weight.dtype
-        if weight.dtype == torch.float32 and has_bfloat16(weight.device):
+        if weight.dtype == torch.float32 and bfloat16_pays(weight.device, weights=False):
             self.dtype = torch.bfloat16
         self.stages.to(self.dtype)
 

@@ -90,6 +90,10 @@ class Settings(BaseModel, ABC):
         A change of the code that changes what is learnt or measured changes them.
         """
 
+    def data_checksum(self) -> str | None:
+        """Checksum of the data set as it is now; None if there is none, or it is not known."""
+        return None
+
     def environment(self) -> contextlib.AbstractContextManager[None]:
         """What `compute` is run in."""
         return contextlib.nullcontext()

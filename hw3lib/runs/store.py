@@ -101,8 +101,15 @@ class Run:
         """Recompute the canary; returns the largest relative difference.
 
         Raises:
-            RunError: the code now computes something else than what made this run.
+            RunError: the code now computes something else than what made this run, or its data set
+                has other bytes now.
         """
+        data, made_from = self.settings.data_checksum(), self.provenance["data"]
+        if data and made_from and data != made_from:
+            raise RunError(
+                f"{self.settings.describe()} is stale: it was made from data with checksum "
+                f"{made_from}, which are now {data}; rerun it with `hw3 reproduce`"
+            )
         now = np.asarray(self.settings.canary())
         then = np.asarray(self.canary)
         if now.shape != then.shape:

@@ -1,6 +1,6 @@
 """Training: one loop for every model of the book, and the device it runs on."""
 
-from hw3lib.training.devices import device_name, has_bfloat16, pick_device
+from hw3lib.training.devices import device_name, pick_device
 from hw3lib.training.loop import (
     Objective,
     Parts,
@@ -11,16 +11,17 @@ from hw3lib.training.loop import (
     save,
     seeded,
 )
+from hw3lib.training.precision import bfloat16_pays
 
 __all__ = [
     "Objective",
     "Parts",
     "Progress",
+    "bfloat16_pays",
     "cpu_state",
     "device_name",
     "first_losses",
     "fit",
-    "has_bfloat16",
     "pick_device",
     "save",
     "seeded",

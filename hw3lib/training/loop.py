@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from hw3lib.data import generator
 from hw3lib.runs.settings import OutOfTime
 from hw3lib.training import memory
-from hw3lib.training.devices import has_bfloat16
+from hw3lib.training.precision import bfloat16_pays
 from hw3lib.training.replay import Replayed
 
 logger = logging.getLogger("hw3lib")
@@ -264,7 +264,7 @@ class _Passes:
         return means
 
     def _step(self, index: Tensor, draws: Tensor) -> None:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=has_bfloat16(self.device)):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16_pays(self.device)):
             loss, sums = self.objective.loss(self.parts.model, index, draws)
         self.parts.descend(loss)
         self.totals += sums

@@ -6,24 +6,29 @@ import time
 from functools import partial
 from typing import Annotated, ClassVar
 
+import torch
 from annotated_types import Ge, Len
 from torch import Tensor
 
-from hw3lib import training
-from hw3lib.experiments.base import resumable_blocks
-from hw3lib.experiments.part2.attacked import canary_images, test_images
+from hw3lib.experiments.base import Experiment, device_of, outcome, resumable_blocks
+from hw3lib.experiments.part2.attacked import (
+    canary_guesses,
+    canary_images,
+    canary_losses,
+    test_images,
+)
 from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
-from hw3lib.robust.attacks import FGSM, PGD, cross_entropy
+from hw3lib.robust.attacks import FGSM, PGD
 from hw3lib.robust.checks import Radius
 from hw3lib.robust.evaluate import correct, restart_curve, step_curve, withstood
 from hw3lib.robust.modes import Classifier
-from hw3lib.runs.settings import Context, Outcome, Settings
+from hw3lib.runs.settings import Context, Outcome
 
 TIMED_IMAGES = 128
 """Images of a timed attack: one batch of the course."""
 
 
-class AttackStrength(Settings):
+class AttackStrength(Experiment):
     """Accuracy of a network against steps, step size and restarts of PGD.
 
     Attributes:
@@ -47,7 +52,7 @@ class AttackStrength(Settings):
     seed: int = 0
 
     def compute(self, context: Context) -> Outcome:
-        device = training.pick_device(context.device)
+        device = device_of(context)
         dataset, index, x, y = test_images(self.model, "course", device, self.images)
         network = load_resnet(self.model, device)
         names = list(self.attacks())
@@ -56,20 +61,24 @@ class AttackStrength(Settings):
             context,
             self.describe(),
         )
-        arrays = {name: part.cpu().numpy() for name, part in zip(names, parts, strict=True)}
-        return Outcome(
+        arrays = dict(zip(names, parts, strict=True))
+        return outcome(
             {"seconds": self._seconds(network, x[:TIMED_IMAGES], y[:TIMED_IMAGES])},
-            arrays | {"index": index.numpy()},
-            data=dataset.checksum,
-            device=training.device_name(device),
+            arrays | {"index": index},
+            dataset=dataset,
+            device=device,
             seconds=spent,
         )
 
     def canary(self) -> list[float]:
-        """Loss of an untrained network on embedded images after the attacks with few steps."""
-        model, x, y = canary_images(self.model)
+        """Losses and all that is measured, with few steps, on embedded images."""
         attacks = [PGD(self.eps, steps=2), PGD(self.eps, steps=3, step=self.jump)]
-        return [cross_entropy(model(attack(model, x, y)), y).mean().item() for attack in attacks]
+        network = canary_images(self.model)[0]
+        short, guesses = self.changed(steps=(1, 3)), canary_guesses(network)
+        shares = [
+            short.measure(network, *guesses, name).double().mean() for name in short.attacks()
+        ]
+        return canary_losses(self.model, attacks) + torch.stack(shares).tolist()
 
     def attacks(self) -> dict[str, PGD]:
         """The attacks by name: `last k` and `best k` with steps of 2.5 eps / k, and the others."""

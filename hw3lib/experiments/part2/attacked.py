@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,14 +13,20 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from hw3lib import data, training
-from hw3lib.experiments.base import resumable_blocks
+from hw3lib import data
+from hw3lib.experiments.base import (
+    CPU,
+    Experiment,
+    device_of,
+    embedded_shapes,
+    outcome,
+    resumable_blocks,
+)
 from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
-from hw3lib.robust import attacks
-from hw3lib.robust.attacks import FGSM, PGD, SignNoise
+from hw3lib.robust.attacks import FGSM, PGD, SignNoise, cross_entropy
 from hw3lib.robust.evaluate import accuracy, correct, course_accuracy, withstood
 from hw3lib.robust.modes import Classifier
-from hw3lib.runs.settings import Context, Outcome, Settings
+from hw3lib.runs.settings import Context, Outcome
 from hw3lib.runs.store import Run
 from hw3lib.stats import Interval, mean_interval
 
@@ -42,7 +48,7 @@ SUITE: dict[str, FGSM | PGD | SignNoise] = {
 """What every network of the book is attacked with; strong PGD searches the ball of FGSM."""
 
 
-class UnderAttack(Settings):
+class UnderAttack(Experiment):
     """Which test images a network classifies rightly before and after each attack.
 
     Attributes:
@@ -63,46 +69,42 @@ class UnderAttack(Settings):
         return self.changed(model=self.model.reseeded(seed), seed=seed)
 
     def compute(self, context: Context) -> Outcome:
-        device = training.pick_device(context.device)
+        device = device_of(context)
         dataset, index, x, y = test_images(self.model, self.images, device)
-        model = load_resnet(self.model, device)
-        measure = partial(withstood, model, x=x, y=y, seed=self.seed)
-        blocks = [
-            partial(correct, model, x, y),
-            *(partial(measure, attack=attack) for attack in self.attacks),
-        ]
-        masks, seconds = resumable_blocks(
-            blocks,
-            context,
-            self.describe(),
-        )
+        blocks = self.blocks(load_resnet(self.model, device), x, y)
+        masks, seconds = resumable_blocks(blocks, context, self.describe())
         right = torch.stack(masks).cpu()
         in_course = torch.isin(index, data.test_split(len(dataset.y_test))[1])
-        results = {
-            "attacks": ["none", *map(repr, self.attacks)],
-            "course": [vars(course_accuracy(mask, in_course)) for mask in right],
-            "honest": [vars(accuracy(mask)) for mask in right],
-        }
-        return Outcome(
+        results = {"attacks": ["none", *map(repr, self.attacks)], **counted(right, in_course)}
+        return outcome(
             results,
-            {"right": right.numpy(), "index": index.numpy(), "in_course": in_course.numpy()},
-            data=dataset.checksum,
-            device=training.device_name(device),
+            {"right": right, "index": index, "in_course": in_course},
+            dataset=dataset,
+            device=device,
             seconds=seconds,
         )
 
     def canary(self) -> list[float]:
-        """Loss of an untrained small network on embedded images after each attack."""
+        """Loss of an untrained small network on embedded images after each attack, and counts."""
         model, x, y = canary_images(self.model)
         losses = []
         for attack in self.attacks:
             rng = data.generator(self.seed, "canary")
             attacked = attack(model, x, y, generator=rng)
-            losses.append(attacks.cross_entropy(model(attacked), y).mean().item())
-        return losses
+            losses.append(cross_entropy(model(attacked), y).mean().item())
+        x, y = canary_guesses(model)
+        right = torch.stack([block() for block in self.blocks(model, x, y)])
+        table = counted(right, torch.arange(len(y)) % 2 == 0)
+        return losses + [row["value"] for rows in table.values() for row in rows]
+
+    def blocks(self, model: Classifier, x: Tensor, y: Tensor) -> list[Callable[[], Tensor]]:
+        """What gives the masks (N,): right before any attack, and after each."""
+        measure = partial(withstood, model, x=x, y=y, seed=self.seed)
+        under = [partial(measure, attack=attack) for attack in self.attacks]
+        return [partial(correct, model, x, y), *under]
 
 
-class AdversarialPictures(Settings):
+class AdversarialPictures(Experiment):
     """A few test images that a network gets right and an attack turns.
 
     Attributes:
@@ -120,15 +122,15 @@ class AdversarialPictures(Settings):
     seed: int = 0
 
     def compute(self, context: Context) -> Outcome:
-        device = training.pick_device(context.device)
+        device = device_of(context)
         dataset, index, x, y = test_images(self.model, "course", device, 500)
         arrays = self.pictures(load_resnet(self.model, device), x, y)
         arrays["index"] = index[arrays["index"]]
-        return Outcome(
+        return outcome(
             {"classes": list(data.CLASSES[self.model.dataset])},
-            {name: value.cpu().numpy() for name, value in arrays.items()},
-            data=dataset.checksum,
-            device=training.device_name(device),
+            arrays,
+            dataset=dataset,
+            device=device,
         )
 
     def canary(self) -> list[float]:
@@ -181,9 +183,35 @@ def test_images(
 def canary_images(model: TrainResNet) -> tuple[Classifier, Tensor, Tensor]:
     """An untrained small network and a few embedded images, in float64 for the sign's sake."""
     small = model.changed(dataset="shapes", network="small", start=None)
-    dataset = data.load("shapes")
-    network = small.build(torch.device("cpu")).double().eval().requires_grad_(False)
-    return network, data.to_pixels(dataset.x_test[:8]).double(), dataset.y_test[:8]
+    network = small.build(CPU).double().eval().requires_grad_(False)
+    return network, *embedded_shapes(8)
+
+
+def canary_guesses(model: Classifier, num: int = 16) -> tuple[Tensor, Tensor]:
+    """Embedded images, and what a network takes them for, but for every fourth: that is wrong.
+
+    So an untrained network is right on some, and attacks turn some of these.
+    """
+    x, _ = embedded_shapes(num)
+    guesses = model(x).argmax(1)
+    wrong = torch.arange(num) % 4 == 3
+    return x, torch.where(wrong, (guesses + 1) % 10, guesses)
+
+
+def canary_losses(model: TrainResNet, attacks: Sequence[FGSM | PGD | SignNoise]) -> list[float]:
+    """Loss of an untrained network on embedded images after each attack."""
+    network, x, y = canary_images(model)
+    rng = torch.Generator().manual_seed(0)
+    attacked: list[Tensor] = [attack(network, x, y, generator=rng) for attack in attacks]
+    return [cross_entropy(network(images), y).mean().item() for images in attacked]
+
+
+def counted(right: Tensor, in_course: Tensor) -> dict[str, list[dict[str, Any]]]:
+    """Accuracies of masks (K, N) in both protocols, as they are stored."""
+    return {
+        "course": [vars(course_accuracy(mask, in_course)) for mask in right],
+        "honest": [vars(accuracy(mask)) for mask in right],
+    }
 
 
 def outcomes(run: Run) -> dict[str, NDArray[np.bool_]]:

@@ -13,14 +13,13 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from hw3lib import training
-from hw3lib.experiments.base import resumable_blocks
-from hw3lib.experiments.part2.attacked import canary_images, test_images
+from hw3lib.experiments.base import Experiment, device_of, outcome, resumable_blocks
+from hw3lib.experiments.part2.attacked import canary_guesses, canary_images, test_images
 from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
 from hw3lib.robust.attacks import LOSSES
 from hw3lib.robust.modes import Classifier, evaluating, keeping_statistics
 from hw3lib.robust.resnet import CIFAR10_MEAN, CIFAR10_STD, ResNet
-from hw3lib.runs.settings import Context, Outcome, Settings
+from hw3lib.runs.settings import Context, Outcome
 from hw3lib.runs.store import Run
 from hw3lib.stats import Interval, proportion
 
@@ -62,7 +61,7 @@ WRITINGS: dict[tuple[Loss, Mode], str] = {
 """The other habits, loss and mode, in words."""
 
 
-class Deviations(Settings):
+class Deviations(Experiment):
     """Accuracy under the course's attacks in all combinations of habits.
 
     Attributes:
@@ -83,7 +82,7 @@ class Deviations(Settings):
     batch_size: Annotated[int, Ge(1)] = 100
 
     def compute(self, context: Context) -> Outcome:
-        device = training.pick_device(context.device)
+        device = device_of(context)
         dataset, index, x, y = test_images(self.model, "course", device, self.images)
         network = load_resnet(self.model, device)
         masks, spent = resumable_blocks(
@@ -91,23 +90,25 @@ class Deviations(Settings):
             context,
             self.describe(),
         )
-        return Outcome(
+        return outcome(
             {"axes": list(Habits._fields), "combinations": [list(row) for row in COMBINATIONS]},
-            {"right": torch.stack(masks).cpu().numpy(), "index": index.numpy()},
-            data=dataset.checksum,
-            device=training.device_name(device),
+            {"right": torch.stack(masks), "index": index},
+            dataset=dataset,
+            device=device,
             seconds=spent,
         )
 
     def canary(self) -> list[float]:
-        """Loss of an untrained network on embedded images after every variant."""
+        """Loss of an untrained network after every variant, and what that leaves."""
         model, x, y = canary_images(self.model)
         losses = []
         for habits in COMBINATIONS:
             attacked = self.perturb(model, normalized(x), y, habits)
             logits = model(pixels(attacked))
             losses.append(LOSSES["cross_entropy"](logits, y).mean().item())
-        return losses
+        guesses = canary_guesses(model)
+        masks = [self.right(model, *guesses, habits) for habits in COMBINATIONS]
+        return losses + torch.stack(masks).double().mean(1).tolist()
 
     def right(self, model: Classifier, x: Tensor, y: Tensor, habits: Habits) -> Tensor:
         """Where the network is right before and after this variant, (N,) bool."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated, ClassVar
@@ -10,20 +11,26 @@ import torch
 from annotated_types import Ge, Len
 from torch import Tensor
 
-from hw3lib import training
-from hw3lib.experiments.base import resumable_blocks
-from hw3lib.experiments.part2.attacked import AnyAttack, canary_images, test_images
+from hw3lib.experiments.base import Experiment, device_of, outcome, resumable_blocks
+from hw3lib.experiments.part2.attacked import (
+    AnyAttack,
+    canary_guesses,
+    canary_images,
+    canary_losses,
+    test_images,
+)
 from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
-from hw3lib.robust.attacks import FGSM, PGD, SignNoise, cross_entropy
+from hw3lib.robust.attacks import FGSM, PGD, SignNoise
 from hw3lib.robust.checklist import gradient_masking
 from hw3lib.robust.evaluate import eps_curve
-from hw3lib.runs.settings import Context, Outcome, Settings
+from hw3lib.robust.modes import Classifier
+from hw3lib.runs.settings import Context, Outcome
 
 EIGHT = 8 / 255
 """The radius at which CIFAR-10 defences are usually compared."""
 
 
-class RadiusCurves(Settings):
+class RadiusCurves(Experiment):
     """Where a network stays right under attacks of growing radius.
 
     Attributes:
@@ -49,31 +56,34 @@ class RadiusCurves(Settings):
     seed: int = 0
 
     def compute(self, context: Context) -> Outcome:
-        device = training.pick_device(context.device)
+        device = device_of(context)
         dataset, index, x, y = test_images(self.model, "course", device, self.images)
         network = load_resnet(self.model, device)
-        curves, spent = resumable_blocks(
-            [
-                partial(eps_curve, network, attack, x, y, self.eps_values, seed=self.seed)
-                for attack in self.attacks
-            ],
-            context,
-            self.describe(),
-        )
-        return Outcome(
+        curves, spent = resumable_blocks(self.blocks(network, x, y), context, self.describe())
+        return outcome(
             {"attacks": [attack.kind for attack in self.attacks]},
-            {"right": torch.stack(curves).cpu().numpy(), "index": index.numpy()},
-            data=dataset.checksum,
-            device=training.device_name(device),
+            {"right": torch.stack(curves), "index": index},
+            dataset=dataset,
+            device=device,
             seconds=spent,
         )
 
     def canary(self) -> list[float]:
-        """Loss of an untrained network on embedded images after each attack at its own radius."""
-        return _canary(self.model, self.attacks)
+        """Loss of an untrained network on embedded images after each attack, and its curves."""
+        model = canary_images(self.model)[0]
+        curves = [block() for block in self.blocks(model, *canary_guesses(model))]
+        shares = torch.stack(curves).double().mean(-1).flatten()
+        return canary_losses(self.model, self.attacks) + shares.tolist()
+
+    def blocks(self, model: Classifier, x: Tensor, y: Tensor) -> list[Callable[[], Tensor]]:
+        """What gives the curve (radii, N) of each attack."""
+        return [
+            partial(eps_curve, model, attack, x, y, self.eps_values, seed=self.seed)
+            for attack in self.attacks
+        ]
 
 
-class Checklist(Settings):
+class Checklist(Experiment):
     """The checks of `robustness.gradient_masking` on a network.
 
     Attributes:
@@ -93,7 +103,7 @@ class Checklist(Settings):
     seed: int = 0
 
     def compute(self, context: Context) -> Outcome:
-        device = training.pick_device(context.device)
+        device = device_of(context)
         dataset, _, x, y = test_images(self.model, "course", device, self.images)
         findings = gradient_masking(
             load_resnet(self.model, device),
@@ -103,19 +113,17 @@ class Checklist(Settings):
             surrogate=load_resnet(self.surrogate, device),
             seed=self.seed,
         )
-        return Outcome(
+        return outcome(
             {name: asdict(finding) for name, finding in findings.items()},
-            data=dataset.checksum,
-            device=training.device_name(device),
+            dataset=dataset,
+            device=device,
         )
 
     def canary(self) -> list[float]:
-        """Loss of an untrained network on embedded images after the attack."""
-        return _canary(self.model, (self.attack,))
-
-
-def _canary(model: TrainResNet, attacks: tuple[FGSM | PGD | SignNoise, ...]) -> list[float]:
-    network, x, y = canary_images(model)
-    rng = torch.Generator().manual_seed(0)
-    attacked: list[Tensor] = [attack(network, x, y, generator=rng) for attack in attacks]
-    return [cross_entropy(network(images), y).mean().item() for images in attacked]
+        """Loss of an untrained network on embedded images after the attack, and the findings."""
+        network, surrogate = (canary_images(one)[0] for one in (self.model, self.surrogate))
+        findings = gradient_masking(
+            network, self.attack, *canary_guesses(network), surrogate=surrogate, seed=self.seed
+        )
+        numbers = [value for finding in findings.values() for value in finding.numbers.values()]
+        return canary_losses(self.model, (self.attack,)) + numbers

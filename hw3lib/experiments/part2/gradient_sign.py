@@ -8,15 +8,16 @@ import torch
 from annotated_types import Ge, Len
 from torch import Tensor
 
-from hw3lib import data, training
+from hw3lib import data
+from hw3lib.experiments.base import Experiment, device_of, outcome
 from hw3lib.experiments.part2.attacked import canary_images, test_images
 from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
 from hw3lib.robust.attacks import FGSM, SignNoise, cross_entropy, input_gradient
 from hw3lib.robust.modes import Classifier
-from hw3lib.runs.settings import Context, Outcome, Settings
+from hw3lib.runs.settings import Context, Outcome
 
 
-class GradientSign(Settings):
+class GradientSign(Experiment):
     """Loss and correctness along the sign of the gradient and along random signs.
 
     Attributes:
@@ -38,17 +39,15 @@ class GradientSign(Settings):
     seed: int = 0
 
     def compute(self, context: Context) -> Outcome:
-        device = training.pick_device(context.device)
+        device = device_of(context)
         dataset, index, x, y = test_images(self.model, "course", device, self.images)
         network = load_resnet(self.model, device)
-        table = self.measure(network, x, y)
-        arrays = {name: value.cpu().numpy() for name, value in table.items()}
-        arrays["index"] = index.numpy()
-        return Outcome(
+        arrays = self.measure(network, x, y) | {"index": index}
+        return outcome(
             {"eps_values": list(self.eps_values)},
             arrays,
-            data=dataset.checksum,
-            device=training.device_name(device),
+            dataset=dataset,
+            device=device,
         )
 
     def canary(self) -> list[float]:

@@ -8,17 +8,18 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from hw3lib import data, training
+from hw3lib import data
+from hw3lib.experiments.base import Experiment, device_of, outcome
 from hw3lib.experiments.part2.attacked import COURSE_PGD
 from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
 from hw3lib.robust.defenses import AdversarialLoss, GradientAttack, JoinedBatch
 from hw3lib.robust.resnet import ResNet
-from hw3lib.runs.settings import Context, Outcome, Settings
+from hw3lib.runs.settings import Context, Outcome
 
 MODES = ("eval", "train")
 
 
-class LossAgainstBatch(Settings):
+class LossAgainstBatch(Experiment):
     """Parameter gradients of both defences on the same batches, with batch norm in both modes.
 
     Attributes:
@@ -38,7 +39,7 @@ class LossAgainstBatch(Settings):
     seed: int = 0
 
     def compute(self, context: Context) -> Outcome:
-        device = training.pick_device(context.device)
+        device = device_of(context)
         dataset = data.load(self.model.dataset)
         network = load_resnet(self.model, device).requires_grad_(True)
         num = self.batches * self.batch_size
@@ -47,8 +48,7 @@ class LossAgainstBatch(Settings):
         )[:num]
         x = data.to_pixels(dataset.x_train[order]).to(device)
         table = self.measure(network, x, dataset.y_train[order].to(device))
-        arrays = {name: value.numpy() for name, value in table.items()}
-        return Outcome({}, arrays, data=dataset.checksum, device=training.device_name(device))
+        return outcome({}, table, dataset=dataset, device=device)
 
     def canary(self) -> list[float]:
         """The same on two small batches of embedded images with an untrained network."""

@@ -9,15 +9,15 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from hw3lib import training
-from hw3lib.experiments.part2.attacked import test_images
-from hw3lib.experiments.part2.evaluation import EIGHT, _canary
+from hw3lib.experiments.base import Experiment, device_of, outcome
+from hw3lib.experiments.part2.attacked import canary_losses, test_images
+from hw3lib.experiments.part2.evaluation import EIGHT
 from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
 from hw3lib.robust.attacks import FGSM, PGD, bounds
 from hw3lib.robust.checks import checked
 from hw3lib.robust.evaluate import _batches, correct
 from hw3lib.robust.modes import Classifier
-from hw3lib.runs.settings import Context, Outcome, Settings
+from hw3lib.runs.settings import Context, Outcome
 
 # An outside referee
 
@@ -143,7 +143,7 @@ class _InputGradient(torch.autograd.Function):
         return result, None
 
 
-class Referee(Settings):
+class Referee(Experiment):
     """Where a network withstands AutoAttack, run by the package torchattacks.
 
     Attributes:
@@ -161,16 +161,16 @@ class Referee(Settings):
     seed: int = 0
 
     def compute(self, context: Context) -> Outcome:
-        device = training.pick_device(context.device)
+        device = device_of(context)
         dataset, index, x, y = test_images(self.model, "course", device, self.images)
         right = autoattack(load_resnet(self.model, device), x, y, self.eps, seed=self.seed)
-        return Outcome(
+        return outcome(
             {},
-            {"right": right.cpu().numpy(), "index": index.numpy()},
-            data=dataset.checksum,
-            device=training.device_name(device),
+            {"right": right, "index": index},
+            dataset=dataset,
+            device=device,
         )
 
     def canary(self) -> list[float]:
         """Loss of an untrained network under PGD: AutoAttack is not ours, and its package rare."""
-        return _canary(self.model, (PGD(self.eps),))
+        return canary_losses(self.model, (PGD(self.eps),))

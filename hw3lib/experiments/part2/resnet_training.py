@@ -9,9 +9,10 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from hw3lib import data, stats, training
+from hw3lib.experiments.base import Experiment, device_of, outcome
 from hw3lib.robust.defenses import Defense, ImageObjective, Standard, predict
 from hw3lib.robust.resnet import ResNet
-from hw3lib.runs.settings import Context, Outcome, Settings
+from hw3lib.runs.settings import Context, Outcome
 from hw3lib.runs.store import run as get_run
 
 SIZES = {"resnet18": {"width": 64, "blocks": 2}, "small": {"width": 16, "blocks": 1}}
@@ -21,7 +22,7 @@ STEP_EPOCHS = 7
 """The course's schedule divides the learning rate by ten every so many epochs."""
 
 
-class TrainResNet(Settings):
+class TrainResNet(Experiment):
     """Train a ResNet on images; defaults are the course's, without augmentation.
 
     Three quarters of the test images are the validation set, as in the course, and the network's
@@ -83,7 +84,7 @@ class TrainResNet(Settings):
         return self.start.first if self.start else self
 
     def compute(self, context: Context) -> Outcome:
-        device = training.pick_device(context.device)
+        device = device_of(context)
         dataset = data.load(self.dataset).to(device)
         model = self.build(device)
         if self.start:
@@ -102,13 +103,12 @@ class TrainResNet(Settings):
             "best_epoch": progress.best_epoch,
             "num_parameters": sum(p.numel() for p in model.parameters()),
         }
-        return Outcome(
+        return outcome(
             results,
-            {},
-            {name: value.numpy() for name, value in weights.items()},
-            dataset.checksum,
-            training.device_name(device),
-            progress.seconds,
+            weights=weights,
+            dataset=dataset,
+            device=device,
+            seconds=progress.seconds,
         )
 
     def canary(self) -> list[float]:

@@ -10,19 +10,23 @@ import torch
 from annotated_types import Ge, Len
 from torch import Tensor, nn
 
-from hw3lib import training
-from hw3lib.experiments.base import resumable_blocks
-from hw3lib.experiments.part2.attacked import canary_images, test_images
+from hw3lib.experiments.base import Experiment, device_of, outcome, resumable_blocks
+from hw3lib.experiments.part2.attacked import (
+    canary_guesses,
+    canary_images,
+    canary_losses,
+    test_images,
+)
 from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
-from hw3lib.robust.attacks import PGD, cross_entropy
+from hw3lib.robust.attacks import PGD
 from hw3lib.robust.evaluate import correct, withstood
-from hw3lib.runs.settings import Context, Outcome, Settings
+from hw3lib.runs.settings import Context, Outcome
 
 OTHERS = ("torchattacks", "foolbox")
 """Libraries that people would use instead; neither is needed for anything else."""
 
 
-class SideBySide(Settings):
+class SideBySide(Experiment):
     """Where a network withstands PGD without a random start, as each library runs it.
 
     Attributes:
@@ -40,7 +44,7 @@ class SideBySide(Settings):
     images: Annotated[int, Ge(1)] = 1000
 
     def compute(self, context: Context) -> Outcome:
-        device = training.pick_device(context.device)
+        device = device_of(context)
         dataset, index, x, y = test_images(self.model, "course", device, self.images)
         network = load_resnet(self.model, device)
         attacks = [PGD(eps, steps=self.steps) for eps in self.eps_values]
@@ -57,19 +61,22 @@ class SideBySide(Settings):
             self.describe(),
         )
         right = torch.stack(masks).view(len(attacks), 1 + len(OTHERS), -1)
-        return Outcome(
+        return outcome(
             {"libraries": ["hw3lib", *OTHERS]},
-            {"right": right.cpu().numpy(), "index": index.numpy()},
-            data=dataset.checksum,
-            device=training.device_name(device),
+            {"right": right, "index": index},
+            dataset=dataset,
+            device=device,
             seconds=spent,
         )
 
     def canary(self) -> list[float]:
-        """Loss of an untrained network on embedded images after our attack at each radius."""
-        model, x, y = canary_images(self.model)
+        """Loss of an untrained network after our attack at each radius, and what it leaves."""
         attacks = [PGD(eps, steps=self.steps) for eps in self.eps_values]
-        return [cross_entropy(model(attack(model, x, y)), y).mean().item() for attack in attacks]
+        model = canary_images(self.model)[0]
+        guesses = canary_guesses(model)
+        masks = [withstood(model, attack, *guesses) for attack in attacks]
+        shares = torch.stack(masks).double().mean(1).tolist()
+        return canary_losses(self.model, attacks) + shares
 
 
 def withstood_by(

@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from annotated_types import Len
 from torch import Tensor
 
-from hw3lib import training
+from hw3lib.experiments.base import Experiment, device_of, outcome
 from hw3lib.experiments.part2.attacked import COURSE_FGSM, AnyAttack, canary_images, test_images
 from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
 from hw3lib.robust.attacks import SignNoise, input_gradient
 from hw3lib.robust.evaluate import transfer_matrix
 from hw3lib.robust.modes import Classifier
-from hw3lib.runs.settings import Context, Outcome, Settings
+from hw3lib.runs.settings import Context, Outcome
 
 
-class TransferStudy(Settings):
+class TransferStudy(Experiment):
     """Adversarial images of every network shown to every other, and how their gradients agree.
 
     Attributes:
@@ -38,15 +38,15 @@ class TransferStudy(Settings):
     seed: int = 0
 
     def compute(self, context: Context) -> Outcome:
-        device = training.pick_device(context.device)
+        device = device_of(context)
         dataset, index, x, y = test_images(self.models[0], "course", device)
         networks = [load_resnet(model, device) for model in self.models]
-        arrays = {name: value.cpu().numpy() for name, value in self.measure(networks, x, y).items()}
-        return Outcome(
+        arrays = self.measure(networks, x, y)
+        return outcome(
             {"attacks": [repr(attack) for attack in self.attacks]},
-            arrays | {"index": index.numpy()},
-            data=dataset.checksum,
-            device=training.device_name(device),
+            arrays | {"index": index},
+            dataset=dataset,
+            device=device,
         )
 
     def canary(self) -> list[float]:
