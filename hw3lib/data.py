@@ -60,6 +60,9 @@ SHA256 = {
     },
 }
 
+CHECKSUMS = {"mnist": "06b0d1f124c4e5fa", "cifar10": "00a488a30f22c06f"}
+"""What `Dataset.checksum` is for the data sets of files."""
+
 Reader = Callable[[str, Path], np.ndarray]
 """Reads one of `ARRAYS`, or the part of it that a file holds."""
 
@@ -155,6 +158,15 @@ def download(name: str, root: Path | None = None) -> Path:
         os.replace(Path(part) / top, root / top)
     load.cache_clear()
     return root
+
+
+def checksum(name: str) -> str:
+    """The checksum that `load(name)` gives a whole data set; reads no file.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    return CHECKSUMS.get(name) or load(name).checksum
 
 
 def quantize(x: Tensor) -> Tensor:

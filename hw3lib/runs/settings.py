@@ -94,6 +94,10 @@ class Settings(BaseModel, ABC):
         """Checksum of the data set as it is now; None if there is none, or it is not known."""
         return None
 
+    def remarks(self) -> dict[str, str]:
+        """What the provenance of a run says besides; such as how an attack looked at its model."""
+        return {}
+
     def environment(self) -> contextlib.AbstractContextManager[None]:
         """What `compute` is run in."""
         return contextlib.nullcontext()

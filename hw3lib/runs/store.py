@@ -256,7 +256,7 @@ def _store(
         "settings": settings.written(),
         "results": outcome.results,
         "canary": canary,
-        "provenance": _provenance(outcome, seconds),
+        "provenance": _provenance(outcome, seconds) | settings.remarks(),
         "sha256": files,
     }
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
