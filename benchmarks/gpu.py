@@ -24,7 +24,6 @@ from hw3lib.robust.attacks import PGD
 from hw3lib.robust.defenses import ImageObjective
 from hw3lib.robust.evaluate import withstood
 from hw3lib.runs.settings import Context
-from hw3lib.training import memory
 
 GPU = "cuda"
 
@@ -56,7 +55,7 @@ def training_seconds(
     stored run is read or written, since stored ones may have shared their GPU.
     """
     timed = timed or epochs
-    with memory.kept(), repeatable():
+    with repeatable():
         outcome = settings.changed(epochs=timed).compute(Context(GPU))
     return float(outcome.seconds or 0) * epochs / timed
 
@@ -144,7 +143,7 @@ KINDS = {
 def profile(settings: TrainVAE | TrainResNet) -> dict[str, float]:
     """Microseconds of a training step by kind of kernel, and how many kernels a step launches."""
     fit = _short_training(settings)
-    with memory.kept(), repeatable():
+    with repeatable():
         fit()  # the first one chooses algorithms and loads kernels
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
             fit()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hw3lib import data
 from hw3lib.runs import Context, Outcome, OutOfTime, Settings
-from hw3lib.training import device_name, memory, pick_device, save
+from hw3lib.training import device_name, pick_device, save
 
 CPU = torch.device("cpu")
 
@@ -40,8 +40,8 @@ class Experiment(Settings, ABC):
 
     @contextlib.contextmanager
     def environment(self) -> Iterator[None]:
-        """See `repeatable`; memory is kept from one step to the next."""
-        with memory.kept(), repeatable():
+        """See `repeatable`."""
+        with repeatable():
             yield
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from hw3lib.robust.modes import Classifier, evaluating
-from hw3lib.training import memory
 
 Radius = float | tuple[float, ...]
 """One number for all channels, or one for each."""
@@ -44,7 +43,7 @@ def checked(
         raise ValueError(f"{why} need a generator; pass generator=torch.Generator().manual_seed(0)")
     if isinstance(model, nn.Module):
         _check_device(model, x)
-    with memory.kept(), evaluating(model):
+    with evaluating(model):
         if probe:
             with torch.no_grad():
                 check_logits(model(x[:4]), y)

@@ -26,7 +26,6 @@ from hw3lib.robust.attacks import FGSM, PGD, Attack, SignNoise
 from hw3lib.robust.checks import Radius, check_logits, checked
 from hw3lib.robust.modes import Classifier
 from hw3lib.stats import Interval, proportion
-from hw3lib.training import memory
 
 OwnAttack = FGSM | PGD | SignNoise
 """An attack of which copies with other settings can be made."""
@@ -94,7 +93,6 @@ def withstood(
     return restart_curve(model, attack, x, y, seed=seed, batch_size=batch_size)[-1]
 
 
-@memory.kept()
 def restart_curve(
     model: Classifier,
     attack: Attack,
@@ -112,7 +110,6 @@ def restart_curve(
     return torch.stack([right, *_runs(model, attack, x, y, right, seed, batch_size)])
 
 
-@memory.kept()
 def step_curve(
     model: Classifier, attack: PGD, x: Tensor, y: Tensor, *, seed: int = 0, batch_size: int = 500
 ) -> Tensor:
@@ -138,7 +135,6 @@ def step_curve(
     return taken > torch.arange(attack.steps + 1, device=y.device)[:, None]
 
 
-@memory.kept()
 def eps_curve(
     model: Classifier,
     attack: OwnAttack,
@@ -175,7 +171,6 @@ def eps_curve(
 # Several models, several attacks
 
 
-@memory.kept()
 def cross_matrix(
     models: Mapping[str, Classifier],
     attacks: Mapping[str, Attack],
@@ -222,7 +217,6 @@ class Transfer:
         return accuracy(self.fooled[self.shown])
 
 
-@memory.kept()
 def transfer_matrix(
     models: Mapping[str, Classifier],
     attack: Attack,

@@ -23,7 +23,6 @@ from tqdm.auto import tqdm
 
 from hw3lib.data import generator
 from hw3lib.runs.settings import OutOfTime
-from hw3lib.training import memory
 from hw3lib.training.precision import bfloat16_pays
 from hw3lib.training.replay import Replayed
 
@@ -109,7 +108,6 @@ class Parts:
                 part.load_state_dict(state[name])
 
 
-@memory.kept()
 def fit(
     model: nn.Module,
     objective: Objective,
