@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from hw3lib import runs, stats
 from hw3lib.book import claims, report
 from hw3lib.book.claims import Claim, Judgement
-from hw3lib.experiments import catalog as published
-from hw3lib.experiments.catalog import Named
+from hw3lib.experiments.catalog import Named, named
 from hw3lib.experiments.part1 import manifold
 from hw3lib.experiments.part1.beta_sweep import factor_alignment
 from hw3lib.experiments.part1.sample_quality import blocks_of, early_excess
@@ -108,12 +107,6 @@ def _lookups(seeds: Iterable[int]) -> list[claims.Names]:
 def lookup(name: str, seed: int) -> Any:
     """A function by its name, or the run of that name for a seed, or the tuple of them."""
     return FUNCTIONS[name] if name in FUNCTIONS else _stored(named(seed)[name])
-
-
-@lru_cache(maxsize=len(SEEDS))
-def named(seed: int) -> Mapping[str, Named]:
-    """What an expression can name for one seed; part 2 on the data of the course."""
-    return published.part_1(seed) | published.part_2("cifar10", seed)
 
 
 def _key(asked: Named) -> str:

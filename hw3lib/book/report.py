@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
 from hw3lib.runs.store import PUBLISHED
+
+REPORT_NAMES = {
+    "pretrained": "ResNet-18, pretrained",
+    "scratch": "ResNet-18 from scratch",
+    "augmented": "ResNet-18 from scratch, augmented",
+    "fgsm_defense": "FGSM defence",
+    "pgd_defense": "PGD defence",
+}
+"""Rows of the report's table, as its numbers are called in this module."""
+
+REPORT_ATTACKS = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD"}
+"""Its columns, and what they are called in `attacked.SUITE`."""
 
 
 def value(key: str) -> float:
@@ -32,6 +45,16 @@ def evidence() -> dict[str, str]:
     Numbers that are not the report's have none.
     """
     return {k: number["evidence"] for k, number in _numbers().items() if "evidence" in number}
+
+
+def reported(networks: Iterable[str]) -> dict[tuple[str, str], float]:
+    """The report's accuracies of these networks, by network and attack, as far as it has them."""
+    return {
+        (network, attack): value(key)
+        for network in networks
+        for column, attack in REPORT_ATTACKS.items()
+        if (key := f"q2.{network}.{column}") in evidence()
+    }
 
 
 @lru_cache(maxsize=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from hw3lib.experiments.part1.beta_sweep import BETAS, SWEEP_EPOCHS, LatentFactors
 from hw3lib.experiments.part1.classifier import TrainClassifier
@@ -26,14 +27,16 @@ from hw3lib.experiments.part2.deviations import Deviations
 from hw3lib.experiments.part2.evaluation import Checklist, RadiusCurves
 from hw3lib.experiments.part2.gradient_sign import GradientSign
 from hw3lib.experiments.part2.loss_against_batch import LossAgainstBatch
-from hw3lib.experiments.part2.networks import networks
+from hw3lib.experiments.part2.networks import Networks, networks
+from hw3lib.experiments.part2.referee import Referee
+from hw3lib.experiments.part2.resnet_training import TrainResNet
 from hw3lib.experiments.part2.side_by_side import SideBySide
 from hw3lib.experiments.part2.transfer import TransferStudy
 from hw3lib.robust.attacks import PGD
 from hw3lib.robust.defenses import AdversarialLoss
 from hw3lib.runs.settings import Settings
 
-EPOCHS = 80
+VAE_EPOCHS = 80
 """Of the VAE with 20 latent dimensions; the notebooks have the same default."""
 
 PLANE_EPOCHS = 80
@@ -55,9 +58,9 @@ OVER_SEEDS = (
 """Runs of part 2 on CIFAR-10 that ship for more seeds than the first."""
 
 LEFT_OUT = {"alphas", "alphas_attacked"}
-"""Runs of part 2 that ship for the shapes alone, since they take many trainings."""
+"""Runs of part 2 that ship for the shapes alone, since on CIFAR-10 they take many trainings."""
 
-WITH_WEIGHTS = {"classifier", "vae", "plane", "cifar10_pretrained"}
+WITH_WEIGHTS = {"classifier", "vae", "plane", "pretrained"}
 """Names of the runs whose weights ship."""
 
 FIFTY_STEPS = PGD(8 / 255, steps=50, keep="best")
@@ -82,7 +85,7 @@ def published(seeds: Sequence[int] = (0,)) -> Iterator[Published]:
     """
     listed: set[Settings] = set()
     for seed in seeds:
-        for name, asked in named(seed).items():
+        for name, asked in shipped(seed).items():
             for settings in asked if isinstance(asked, tuple) else (asked,):
                 if settings not in listed:
                     listed.add(settings)
@@ -90,18 +93,25 @@ def published(seeds: Sequence[int] = (0,)) -> Iterator[Published]:
                     yield Published(settings, weights=first and name in WITH_WEIGHTS)
 
 
+def shipped(seed: int) -> dict[str, Named]:
+    """The runs of one seed that ship, by name; of part 2 only the first seed has the studies."""
+    runs = named(seed)
+    if seed == 0:
+        return {name: asked for name, asked in runs.items() if name not in LEFT_OUT}
+    return {name: runs[name] for name in (*part_1(seed), *OVER_SEEDS)}
+
+
+@lru_cache(maxsize=16)
 def named(seed: int) -> dict[str, Named]:
-    """Every run of the book for one seed, by name; of part 2, only the first has the studies."""
-    cifar10 = part_2("cifar10", seed)
-    shapes = part_2("shapes", seed) if seed == 0 else {}
-    asked = [name for name in cifar10 if name not in LEFT_OUT] if seed == 0 else OVER_SEEDS
-    return part_1(seed) | shapes | {f"cifar10_{name}": cifar10[name] for name in asked}
+    """Every run of the book for one seed, by name; those of part 2 on shapes are `shapes_...`."""
+    shapes = {f"shapes_{name}": asked for name, asked in part_2("shapes", seed).items()}
+    return part_1(seed) | shapes | part_2("cifar10", seed)
 
 
 def part_1(seed: int) -> dict[str, Named]:
     """Trainings and measurements of the first part."""
     classifier = TrainClassifier()
-    vae = TrainVAE(epochs=EPOCHS, seed=seed)
+    vae = TrainVAE(epochs=VAE_EPOCHS, seed=seed)
     plane = TrainVAE(latent_dim=2, epochs=PLANE_EPOCHS, seed=seed)
     sweep = tuple(TrainVAE(beta=beta, epochs=SWEEP_EPOCHS, seed=seed) for beta in BETAS)
     compared = CompareEstimators().training.changed(epochs=COMPARE_EPOCHS, seed=seed)
@@ -128,8 +138,7 @@ def part_1(seed: int) -> dict[str, Named]:
 
 def part_2(dataset: str, seed: int) -> dict[str, Named]:
     """Networks, attacks and studies of the second part on one data set."""
-    nets, studied = networks(dataset, seed), STUDIED[dataset]
-    fgsm, pgd, ready = nets.fgsm_defense, nets.pgd_defense, nets.pretrained
+    nets = networks(dataset, seed)
     alphas = tuple(
         nets.fgsm_short.changed(defense=AdversarialLoss(COURSE_FGSM, alpha=alpha))
         for alpha in ALPHAS
@@ -137,39 +146,51 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
     attacked = {
         # One network under attacks of several seeds is still one: of CIFAR-10 there is only one
         # pretrained network, and its seed is 0.
-        name: UnderAttack(model=model, seed=model.seed)
+        f"{name}_attacked": UnderAttack(model=model, seed=model.seed)
         for name, model in vars(nets).items()
         if not model.half
     }
-    halves = (nets.half_a, nets.half_b, nets.half_c)
-    only_there: dict[str, Named] = {}
-    if ready.start:  # a recipe of several stages, on CIFAR-10
-        only_there = {
-            "first_stage": ready.first,
-            "second_stage": ready.start,
-            "side_by_side": SideBySide(model=ready),
-            "fifty_steps": UnderAttack(model=ready, attacks=(FIFTY_STEPS,), seed=ready.seed),
-        }
     return {
-        **only_there,
+        **(only_cifar10(nets.pretrained) if dataset == "cifar10" else {}),
         **vars(nets),
         "alphas": alphas,
-        **{f"{name}_attacked": settings for name, settings in attacked.items()},
+        **attacked,
         "alphas_attacked": tuple(UnderAttack(model=model, seed=seed) for model in alphas),
+        **studies(nets, STUDIED[dataset], seed),
+    }
+
+
+def only_cifar10(ready: TrainResNet) -> dict[str, Named]:
+    """The stages of the pretrained network, and what needs a network worth attacking."""
+    assert ready.start, "the recipe has several stages"
+    return {
+        "first_stage": ready.first,
+        "second_stage": ready.start,
+        "side_by_side": SideBySide(model=ready),
+        "fifty_steps": UnderAttack(model=ready, attacks=(FIFTY_STEPS,), seed=ready.seed),
+        "referee": Referee(model=ready, eps=1 / 255, images=200),
+    }
+
+
+def studies(nets: Networks, images: int, seed: int) -> dict[str, Named]:
+    """What is measured on the networks besides their accuracies, on so many test images."""
+    fgsm, pgd, ready = nets.fgsm_defense, nets.pgd_defense, nets.pretrained
+    halves = (nets.half_a, nets.half_b, nets.half_c)
+    return {
         "pictures": AdversarialPictures(model=ready, attack=COURSE_FGSM, seed=seed),
-        "sign": GradientSign(model=ready, images=studied, seed=seed),
-        "deviations": Deviations(model=ready, images=studied),
-        "smooth_deviations": Deviations(model=nets.smooth, images=studied),
-        "fgsm_short_deviations": Deviations(model=nets.fgsm_short, images=studied),
-        "pgd_short_deviations": Deviations(model=nets.pgd_short, images=studied),
+        "sign": GradientSign(model=ready, images=images, seed=seed),
+        "deviations": Deviations(model=ready, images=images),
+        "smooth_deviations": Deviations(model=nets.smooth, images=images),
+        "fgsm_short_deviations": Deviations(model=nets.fgsm_short, images=images),
+        "pgd_short_deviations": Deviations(model=nets.pgd_short, images=images),
         "transfer": TransferStudy(models=halves, attacks=(COURSE_FGSM, PGD(8 / 255)), seed=seed),
         "loss_against_batch": LossAgainstBatch(model=ready, seed=seed),
-        "radii": RadiusCurves(model=ready, images=studied, seed=seed),
-        "fgsm_defense_radii": RadiusCurves(model=fgsm, images=studied, seed=seed),
-        "strength": AttackStrength(model=ready, images=studied, seed=seed),
-        "pgd_defense_strength": AttackStrength(model=pgd, images=studied, seed=seed),
+        "radii": RadiusCurves(model=ready, images=images, seed=seed),
+        "fgsm_defense_radii": RadiusCurves(model=fgsm, images=images, seed=seed),
+        "strength": AttackStrength(model=ready, images=images, seed=seed),
+        "pgd_defense_strength": AttackStrength(model=pgd, images=images, seed=seed),
         "checklists": tuple(
-            Checklist(model=model, surrogate=surrogate, images=studied, seed=seed)
+            Checklist(model=model, surrogate=surrogate, images=images, seed=seed)
             for model, surrogate in ((ready, fgsm), (fgsm, ready), (pgd, ready))
         ),
     }

@@ -36,7 +36,8 @@ from hw3lib.experiments.part2.deviations import (
 from hw3lib.experiments.part2.evaluation import Checklist, RadiusCurves
 from hw3lib.experiments.part2.gradient_sign import GradientSign
 from hw3lib.experiments.part2.loss_against_batch import LossAgainstBatch
-from hw3lib.experiments.part2.networks import EPOCHS, networks, reported
+from hw3lib.book.report import reported
+from hw3lib.experiments.part2.networks import TRAINING_EPOCHS, networks
 from hw3lib.experiments.part2.referee import Referee
 from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
 from hw3lib.experiments.part2.side_by_side import OTHERS, SideBySide, counterpart
@@ -350,11 +351,16 @@ def test_the_networks_of_one_seed_share_what_they_should():
     # The ready-made network is one, as in the course.
     assert networks("cifar10", seed=3).pretrained == networks("cifar10").pretrained
     assert networks("shapes", seed=3).pretrained != networks("shapes").pretrained
-    assert networks("cifar10").pgd_defense.stages == [40, 11, 33, EPOCHS["cifar10"]["pgd_defense"]]
+    assert networks("cifar10").pgd_defense.stages == [
+        40,
+        11,
+        33,
+        TRAINING_EPOCHS["cifar10"]["pgd_defense"],
+    ]
     course = networks("cifar10").scratch
     # The course's settings, but for the number of epochs.
     assert course.changed(epochs=30) == TrainResNet(seed=course.seed)
-    assert (TrainResNet().epochs, course.epochs) == (30, EPOCHS["cifar10"]["scratch"])
+    assert (TrainResNet().epochs, course.epochs) == (30, TRAINING_EPOCHS["cifar10"]["scratch"])
     assert (course.batch_size, course.learning_rate) == (128, 5e-4)
     assert (course.momentum, course.weight_decay, course.schedule) == (0.9, 0.0, "step")
     for dataset in ("shapes", "cifar10"):

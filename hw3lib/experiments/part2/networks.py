@@ -2,35 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hw3lib.book import report
 from hw3lib.experiments.part2.attacked import COURSE_FGSM, COURSE_PGD
 from hw3lib.experiments.part2.resnet_training import TrainResNet, pretraining
 from hw3lib.robust.defenses import AdversarialLoss, JoinedBatch, Standard
-
-REPORT_NAMES = {
-    "pretrained": "ResNet-18, pretrained",
-    "scratch": "ResNet-18 from scratch",
-    "augmented": "ResNet-18 from scratch, augmented",
-    "fgsm_defense": "FGSM defence",
-    "pgd_defense": "PGD defence",
-}
-"""Rows of the report's table, as its numbers are called in `hw3lib.report`."""
-
-REPORT_ATTACKS = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD"}
-"""Its columns, and what they are called in `attacked.SUITE`."""
-
-
-def reported(networks: Iterable[str]) -> dict[tuple[str, str], float]:
-    """The report's accuracies of these networks, by network and attack, as far as it has them."""
-    return {
-        (network, attack): report.value(key)
-        for network in networks
-        for column, attack in REPORT_ATTACKS.items()
-        if (key := f"q2.{network}.{column}") in report.evidence()
-    }
 
 
 @dataclass(frozen=True)
@@ -71,11 +47,13 @@ def networks(dataset: str = "cifar10", seed: int = 0, epochs: int | None = None)
         seed: of all; as in the course, there is only one ready-made network for CIFAR-10.
         epochs: of every training; None takes the data set's defaults.
     """
-    number = EPOCHS[dataset] if epochs is None else dict.fromkeys(EPOCHS[dataset], epochs)
+    number = (
+        TRAINING_EPOCHS[dataset]
+        if epochs is None
+        else dict.fromkeys(TRAINING_EPOCHS[dataset], epochs)
+    )
     ready, base = _recipes(dataset, seed, epochs)
     base = base.changed(epochs=number["scratch"])
-    # The first stage without its squares, which cost more than they give in so few epochs.
-    half = ready.first.changed(erased=0, seed=seed, epochs=number["half"])
     longer = ready.changed(
         start=ready,
         erased=0,
@@ -98,9 +76,7 @@ def networks(dataset: str = "cifar10", seed: int = 0, epochs: int | None = None)
         augmented=base.changed(augmented=True),
         fgsm_defense=fgsm,
         pgd_defense=pgd,
-        half_a=half.changed(half="a"),
-        half_b=half.changed(half="b"),
-        half_c=half.changed(half="b", seed=seed + OTHER_SEED),
+        **_halves(ready.first, seed, number["half"]),
         smooth=longer.changed(defense=Standard(label_smoothing=0.1)),
         sharp=longer.changed(defense=Standard()),
         fgsm_short=fgsm.changed(
@@ -112,7 +88,7 @@ def networks(dataset: str = "cifar10", seed: int = 0, epochs: int | None = None)
     )
 
 
-EPOCHS = {
+TRAINING_EPOCHS = {
     "cifar10": {
         "scratch": 30,
         "fgsm_defense": 26,
@@ -137,6 +113,17 @@ EPOCHS = {
 
 OTHER_SEED = 1000
 """Added to a seed where a network needs other initial weights."""
+
+
+def _halves(first: TrainResNet, seed: int, epochs: int) -> dict[str, TrainResNet]:
+    """Networks of two halves of the data, and another of the second from other initial weights."""
+    # The first stage without its squares, which cost more than they give in so few epochs.
+    half = first.changed(erased=0, seed=seed, epochs=epochs)
+    return {
+        "half_a": half.changed(half="a"),
+        "half_b": half.changed(half="b"),
+        "half_c": half.changed(half="b", seed=seed + OTHER_SEED),
+    }
 
 
 def _recipes(dataset: str, seed: int, epochs: int | None) -> tuple[TrainResNet, TrainResNet]:
