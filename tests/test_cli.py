@@ -14,6 +14,7 @@ from hw3lib.experiments.part1.marginal_likelihood import PosteriorGrid
 from hw3lib.experiments.part1.vae_training import TrainVAE
 from hw3lib.experiments.part2.resnet_training import TrainResNet
 from hw3lib.robust.defenses import Standard
+from hw3lib.runs import store
 
 TINY = TrainVAE(dataset="digits", latent_dim=2, num_filters=2, epochs=1)
 WORDS = ["dataset=digits", "latent_dim=2", "num_filters=2", "epochs=1"]
@@ -23,7 +24,7 @@ WORDS = ["dataset=digits", "latent_dim=2", "num_filters=2", "epochs=1"]
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("HW3_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(runs, "PUBLISHED", tmp_path / "published")
+    monkeypatch.setattr(store, "PUBLISHED", tmp_path / "published")
     return tmp_path
 
 
@@ -88,13 +89,13 @@ def test_reproduce_computes_what_is_missing_and_publishes_what_is_fresh(monkeypa
 
 def test_a_stale_published_run_is_computed_once_and_then_found_in_the_cache(monkeypatch, tmp_path):
     monkeypatch.setattr(plan, "published", lambda seeds: [plan.Published(TINY)])
-    monkeypatch.setattr(runs, "PUBLISHED", tmp_path / "published")
+    monkeypatch.setattr(store, "PUBLISHED", tmp_path / "published")
     invoke("reproduce", "--publish")
     path = runs.find(TINY).path
     content = json.loads(path.read_text())
     content["canary"][0] *= 1.01
     path.write_text(json.dumps(content))
-    runs._path(runs.cache_dir(), TINY).unlink()
+    store._path(runs.cache_dir(), TINY).unlink()
     assert "computed in" in invoke("reproduce").output
     assert "stored" in invoke("reproduce").output
 

@@ -594,3 +594,8 @@ def test_real_mnist_has_its_sizes():
     assert torch.bincount(mnist.y_train).tolist() == [
         5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949,
     ]  # fmt: skip
+
+
+def test_the_digits_have_the_same_bytes_on_every_machine():
+    """Pinned: canaries are computed on them."""
+    assert data.load("digits").checksum == "a63db6c023e948ae"

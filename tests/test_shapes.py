@@ -1,7 +1,11 @@
 """Drawn pictures: every class equally often, the same everywhere, told apart by outline alone."""
 
 import itertools
+import os
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,7 +34,28 @@ def test_the_data_set_is_balanced_and_no_picture_comes_twice(dataset):
 
 def test_the_data_set_has_the_same_bytes_on_every_machine(dataset):
     """Pinned: stored runs name this checksum. A change of the drawing makes them stale."""
-    assert dataset.checksum == "b8223ab315fea3da"
+    assert dataset.checksum == "c0f07cf77d83755b"
+
+
+@pytest.mark.parametrize("setting", ["ATEN_CPU_CAPABILITY=default", "MKL_CBWR=COMPATIBLE"])
+def test_the_bytes_do_not_depend_on_the_vector_library(setting):
+    """Roots of torch do: whole processors, and settings of one, round them differently."""
+    name, value = setting.split("=")
+    code = "from hw3lib import data; print(data.load('shapes').checksum)"
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {name: value}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert process.stdout.strip() == "c0f07cf77d83755b"
+
+
+def test_lengths_are_rounded_correctly():
+    """A float64 root rounded once is the nearest float32; torch's own is not on every processor."""
+    rng = np.random.default_rng(0)
+    u, v = (torch.from_numpy(rng.normal(size=10**6).astype(np.float32)) for _ in range(2))
+    squares = (u * u + v * v).numpy()
+    exact = np.sqrt(squares.astype(np.float64)).astype(np.float32)
+    assert np.array_equal(shapes._length(u, v).numpy(), exact)
 
 
 def test_a_seed_fixes_the_pictures_whatever_torchs_state():

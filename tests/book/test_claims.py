@@ -152,7 +152,7 @@ def test_a_false_number_in_a_stored_run_flips_a_verdict(judged, tmp_path, monkey
     """The training of 1.8, with its test loss raised by a tenth."""
     published = tmp_path / "published"
     shutil.copytree(runs.PUBLISHED, published)
-    monkeypatch.setattr(runs, "PUBLISHED", published)
+    monkeypatch.setattr("hw3lib.runs.store.PUBLISHED", published)
     path = published / "vae_training" / f"{evidence.named(0)['vae'].key}.json"
     content = json.loads(path.read_text())
     content["results"]["test"]["bpd"] *= 1.1

@@ -9,6 +9,7 @@ import torch
 
 from hw3lib import data, runs, training
 from hw3lib.book import report
+from hw3lib.book.report import reported
 from hw3lib.experiments.part2.attack_strength import AttackStrength
 from hw3lib.experiments.part2.attacked import (
     COURSE_FGSM,
@@ -36,7 +37,6 @@ from hw3lib.experiments.part2.deviations import (
 from hw3lib.experiments.part2.evaluation import Checklist, RadiusCurves
 from hw3lib.experiments.part2.gradient_sign import GradientSign
 from hw3lib.experiments.part2.loss_against_batch import LossAgainstBatch
-from hw3lib.book.report import reported
 from hw3lib.experiments.part2.networks import TRAINING_EPOCHS, networks
 from hw3lib.experiments.part2.referee import Referee
 from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
@@ -85,7 +85,7 @@ def test_the_kept_weights_are_the_best_or_the_last(keep, monkeypatch):
         zeros = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
         return training.Progress(best_state=zeros, history=[{"val_error": 1.0}])
 
-    monkeypatch.setattr(training, "fit", fit)
+    monkeypatch.setattr("hw3lib.experiments.part2.resnet_training.fit", fit)
     weights = TINY.changed(keep=keep).compute(runs.Context()).weights
     assert (weights["fc.weight"] == 0).all() == (keep == "best")
 

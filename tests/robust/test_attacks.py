@@ -1,6 +1,7 @@
 import copy
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -240,7 +241,13 @@ def test_steps_to_fool_agrees_with_attacking_step_by_step():
     assert len(counted.unique()) > 3
 
 
-def test_a_judge_has_to_be_fooled_besides():
+@pytest.fixture
+def seen(monkeypatch):
+    """Lets attacks with `look="fast"` look at another model than the one they are called with."""
+    return lambda other: monkeypatch.setattr(attacks, "Approximation", lambda _model: other)
+
+
+def test_what_is_looked_at_has_to_be_fooled_and_the_model_besides(seen):
     model, (x, _) = Linear(), images(40)
     y = torch.ones(len(x), dtype=torch.int64)
 
@@ -249,13 +256,14 @@ def test_a_judge_has_to_be_fooled_besides():
 
     attack = PGD(0.2, steps=8, step=0.03)
     alone = attack.steps_to_fool(model, x, y)
-    judged = attack.steps_to_fool(model, x, y, judge=judge)
+    seen(model)
+    judged = replace(attack, look="fast").steps_to_fool(judge, x, y)
     assert torch.equal(judged, attack.steps_to_fool(judge, x, y))
     assert (judged >= alone).all()
     assert (judged > alone).any()
 
 
-def test_the_last_step_is_for_the_judge_alone():
+def test_the_last_step_is_for_the_model_alone(seen):
     x, _ = images(40)
     sure = Linear()
     with torch.no_grad():
@@ -264,7 +272,8 @@ def test_the_last_step_is_for_the_judge_alone():
     def flat(z):  # has no slope, so that no image moves
         return 3.0 * torch.nn.functional.one_hot(sure(z).argmax(1), 2) + 0 * sure(z)
 
-    taken = PGD(0.2, steps=3).steps_to_fool(flat, x, answers, judge=lambda z: -sure(z))
+    seen(flat)
+    taken = PGD(0.2, steps=3, look="fast").steps_to_fool(lambda z: -sure(z), x, answers)
     assert (taken == 3).all()
 
 
@@ -310,6 +319,41 @@ def test_random_signs_use_both_signs_equally():
     noise = SignNoise(0.1)(small_network(), x, torch.zeros(10).long(), generator=rng()) - x
     assert noise.abs() == pytest.approx(torch.full_like(x, 0.1), abs=1e-6)
     assert abs((noise > 0).float().mean() - 0.5) < 4 * 0.5 / math.sqrt(x.numel())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("attack", "steps"), [(FGSM(0.03), 1), (PGD(0.03, steps=4), 4)], ids=repr)
+def test_an_attack_is_the_loop_of_the_formula_to_the_bit(attack, steps, precision, monkeypatch):
+    """Whatever the processor is fast at."""
+    monkeypatch.setenv("HW3_PRECISION", precision)
+    model, (x, y) = small_network().eval(), pictures()
+    step = torch.tensor(attack.eps if steps == 1 else attack.step_size)
+    lower, upper = (x - attack.eps).clamp(0, 1), (x + attack.eps).clamp(0, 1)
+    point = x
+    for _ in range(steps):
+        point = point.detach().requires_grad_()
+        loss = torch.nn.functional.cross_entropy(model(point), y, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, point)
+        point = (point.detach() + step * gradient.sign()).clamp(lower, upper)
+    assert torch.equal(attack(model, x, y), point)
+
+
+@pytest.mark.parametrize(("precision", "agree"), [("float32", 0.999), ("bfloat16", 0.9)])
+@pytest.mark.parametrize("attack", [FGSM(0.03), PGD(0.03, steps=4)], ids=repr)
+def test_a_fast_look_makes_nearly_the_same_images(attack, precision, agree, monkeypatch):
+    monkeypatch.setenv("HW3_PRECISION", precision)
+    model, (x, y) = small_network(), pictures()
+    exact, fast = (replace(attack, look=look)(model, x, y) for look in ("exact", "fast"))
+    assert ((exact - fast).abs() < 1e-6).float().mean() > agree
+    assert (fast - x).abs().max() <= attack.eps + 1e-6
+
+
+@pytest.mark.parametrize("attack", [FGSM(0.03, look="fast"), PGD(0.03, look="fast")], ids=repr)
+def test_a_fast_look_at_what_is_no_plain_resnet_is_refused(attack):
+    with pytest.raises(TypeError, match="it is a function"):
+        attack(lambda x: MODEL(x), X, Y)
+    with pytest.raises(TypeError, match="it is a Linear"):
+        attack(MODEL, X, Y)
 
 
 def test_parameters_get_no_gradient_pass():

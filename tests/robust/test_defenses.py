@@ -86,8 +86,17 @@ def test_the_mode_of_the_attack_matters():
     model = network().train()
     in_eval = attacked_batch(FGSM(0.05), model, *batch(), mode="eval")
     in_train = attacked_batch(FGSM(0.05), model, *batch(), mode="train")
-    assert torch.equal(in_eval, FGSM(0.05)(model.approximation(), *batch()))
+    assert torch.equal(in_eval, FGSM(0.05)(model, *batch()))
     assert not torch.equal(in_eval, in_train)
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("attack", [FGSM(0.05), ATTACK], ids=repr)
+def test_the_attack_is_made_in_float32_also_where_the_training_is_not(attack, mode):
+    model, (x, y) = network().float().train(), batch()
+    alone = attacked_batch(attack, model, x.float(), y, mode)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(attacked_batch(attack, model, x.float(), y, mode), alone)
 
 
 def test_statistics_are_learnt_again_after_an_exception():

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 from torchvision.models import resnet18 as torchvision_resnet18
 
 from hw3lib import data
@@ -12,14 +13,14 @@ from hw3lib.experiments.part2.resnet_training import _half, pretraining
 from hw3lib.experiments.part2.zoo import resnet18
 from hw3lib.robust.attacks import PGD
 from hw3lib.robust.evaluate import correct, withstood
-from hw3lib.robust.resnet import CIFAR10_MEAN, CIFAR10_STD, Normalize, ResNet
+from hw3lib.robust.resnet import CIFAR10_MEAN, CIFAR10_STD, Approximation, Normalize, ResNet
 
 
 def course_network():
     """The course's network as everybody builds it: torchvision's with another stem."""
     torch.manual_seed(0)
     network = torchvision_resnet18(num_classes=10)
-    network.conv1 = torch.nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
+    network.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
     return network
 
 
@@ -76,7 +77,7 @@ def test_small_networks_halve_the_image_four_times():
 def test_torchvision_is_imported_only_when_a_network_is_built():
     code = (
         "import sys\nimport hw3lib.experiments.catalog\nassert 'torchvision' not in sys.modules\n"
-        "from hw3lib.resnet import ResNet\nResNet(width=2, blocks=1)\n"
+        "from hw3lib.robust.resnet import ResNet\nResNet(width=2, blocks=1)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -96,7 +97,7 @@ def test_the_pretrained_network_is_the_stored_run_in_full_precision(monkeypatch)
         assert options["weights"]
         return SimpleNamespace(weights=weights)
 
-    monkeypatch.setattr("hw3lib.experiments.resnet_training.get_run", stored)
+    monkeypatch.setattr("hw3lib.experiments.part2.resnet_training.get_run", stored)
     model = resnet18(pretrained=True)
     assert not model.training
     for parameter in model.parameters():
@@ -141,11 +142,11 @@ def busy_network(**options):
     torch.manual_seed(0)
     model = ResNet(**options)
     for part in model.modules():
-        if isinstance(part, torch.nn.BatchNorm2d):
-            torch.nn.init.normal_(part.running_mean, std=0.1)
-            torch.nn.init.normal_(part.bias, std=0.1)
-            torch.nn.init.uniform_(part.running_var, 0.5, 1.5)
-            torch.nn.init.uniform_(part.weight, 0.5, 1.5)
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.running_mean, std=0.1)
+            nn.init.normal_(part.bias, std=0.1)
+            nn.init.uniform_(part.running_var, 0.5, 1.5)
+            nn.init.uniform_(part.weight, 0.5, 1.5)
     return model
 
 
@@ -154,21 +155,21 @@ def test_the_approximation_computes_the_same_but_for_rounding(num):
     x = torch.rand(num, 3, 32, 32, dtype=torch.float64)
     model = busy_network(width=8).double()
     with torch.no_grad():
-        rough = model.approximation()(x)
+        rough = Approximation(model)(x)
         torch.testing.assert_close(rough, model.eval()(x), rtol=0, atol=1e-10)
 
 
-def test_with_convolutions_of_our_own_it_computes_the_same_too(monkeypatch):
-    monkeypatch.setattr("hw3lib.resnet.has_bfloat16", lambda _device: False)
-    x, model = torch.rand(40, 3, 32, 32), busy_network(blocks=1).eval()
+def test_in_single_precision_it_computes_the_same_too(monkeypatch):
+    monkeypatch.setenv("HW3_PRECISION", "float32")
+    x, model = torch.rand(8, 3, 32, 32), busy_network(blocks=1).eval()
     with torch.no_grad():
-        torch.testing.assert_close(model.approximation()(x), model(x), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(Approximation(model)(x), model(x), rtol=1e-3, atol=1e-3)
 
 
 def test_in_bfloat16_the_ends_stay_in_single_precision(monkeypatch):
-    monkeypatch.setattr("hw3lib.resnet.has_bfloat16", lambda _device: True)
+    monkeypatch.setenv("HW3_PRECISION", "bfloat16")
     x, model = torch.rand(3, 3, 32, 32), busy_network(width=8, blocks=1).eval()
-    rough = model.approximation()
+    rough = Approximation(model)
     kinds = {name.split(".")[0]: value.dtype for name, value in rough.named_parameters()}
     assert kinds == {"conv1": torch.float32, "stages": torch.bfloat16, "fc": torch.float32}
     with torch.no_grad():
@@ -180,7 +181,59 @@ def test_in_bfloat16_the_ends_stay_in_single_precision(monkeypatch):
 def test_the_approximation_leaves_the_network_as_it_was():
     model = busy_network(width=4, blocks=1).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    model.approximation()
+    Approximation(model)
     assert model.training
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Sharper(ResNet):
+    """Computes something else than what it inherits."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def hooked(where, register):
+    model = busy_network(width=4, blocks=1)
+    getattr(model.get_submodule(where), register)(lambda *_arguments: None)
+    return model
+
+
+def with_part(name, part):
+    model = busy_network(width=4, blocks=1)
+    setattr(model, name, part)
+    return model
+
+
+def with_own_forward():
+    model = busy_network(width=4, blocks=1)
+    model.forward = lambda x: ResNet.forward(model, x).square()
+    return model
+
+
+REFUSED = {
+    "a subclass": (lambda: Sharper(width=4, blocks=1), "it is a Sharper"),
+    "a function": (lambda: lambda x: x, "it is a function"),
+    "torchvision's": (course_network, "it is a ResNet"),
+    "a pre-hook": (lambda: hooked("", "register_forward_pre_hook"), "it has a hook"),
+    "a hook on a part": (
+        lambda: hooked("layer3.0", "register_forward_hook"), "its part layer3.0 has a hook",
+    ),
+    "group norm": (lambda: with_part("bn1", nn.GroupNorm(2, 4)), "its part bn1 is a GroupNorm"),
+    "a sequence in front": (
+        lambda: with_part("relu", nn.Sequential(nn.ReLU(), nn.Dropout())), "is a Dropout",
+    ),
+    "no statistics": (
+        lambda: with_part("bn1", nn.BatchNorm2d(4, track_running_stats=False)), "no running stat",
+    ),
+    "its own forward": (with_own_forward, "a forward of its own"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_no_plain_resnet_has_no_approximation(kind):
+    """It would be another network's, and an attack would follow the wrong gradient."""
+    make, why = REFUSED[kind]
+    with pytest.raises(TypeError, match=f"{why}.*look=.exact"):
+        Approximation(make())

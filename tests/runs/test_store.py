@@ -172,7 +172,7 @@ def test_altered_settings_are_noticed(cache):
 
 
 def test_weights_are_recomputed_where_they_did_not_ship(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "PUBLISHED", tmp_path / "published")
+    monkeypatch.setattr("hw3lib.runs.store.PUBLISHED", tmp_path / "published")
     runs.run(Square())
     light = runs.publish(Square(), weights=False)
     for path in (cache / "test_square").iterdir():
@@ -255,7 +255,7 @@ def test_a_checkpoint_is_not_shared_by_code_that_computes_something_else():
 
 
 def test_seeds_to_compare_are_the_one_asked_for_and_those_that_are_published(cache, monkeypatch):
-    monkeypatch.setattr(runs, "PUBLISHED", cache / "published")
+    monkeypatch.setattr("hw3lib.runs.store.PUBLISHED", cache / "published")
     for seed in (1, 2):
         runs.run(Square(seed=seed))
     runs.publish(Square(seed=2), weights=False)
