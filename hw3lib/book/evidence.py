@@ -47,7 +47,7 @@ class Comparison:
     """A number of the report beside ours.
 
     Attributes:
-        name: of the number in `hw3lib.report`.
+        name: of the number in `hw3lib.book.report`.
         ours: with a 95 % interval over seeds where there are several, else over test images where
             the number counts them; None if its runs are not published.
         seeds: trainings that it rests on.

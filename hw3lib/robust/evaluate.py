@@ -63,7 +63,7 @@ def correct(model: Classifier, x: Tensor, y: Tensor, *, batch_size: int = 500) -
         batch_size: images that are classified at a time.
 
     Raises:
-        ValueError, TypeError: what `hw3lib.attacks.checked` refuses.
+        ValueError, TypeError: what `hw3lib.robust.checks.checked` refuses.
     """
     with checked(model, x, y, 0.0, None, "", probe=False), torch.no_grad():
         logits = torch.cat([model(batch) for batch in x.split(batch_size)])

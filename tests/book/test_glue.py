@@ -10,7 +10,7 @@ from hw3lib.book.glue import MIME_PREFIX
 
 
 def test_a_glued_value_is_stored_under_its_name():
-    code = 'from hw3lib.glue import glue\nglue("test_bpd", 0.51234, ".3f")'
+    code = 'from hw3lib.book.glue import glue\nglue("test_bpd", 0.51234, ".3f")'
     notebook = NotebookClient(new_notebook(cells=[new_code_cell(code)])).execute()
     (output,) = notebook.cells[0].outputs
     assert output.data == {f"{MIME_PREFIX}text/plain": "'0.512'"}
@@ -19,7 +19,7 @@ def test_a_glued_value_is_stored_under_its_name():
 
 def test_a_table_is_followed_by_its_source():
     code = (
-        "import pandas as pd\nfrom hw3lib.glue import show_table\n"
+        "import pandas as pd\nfrom hw3lib.book.glue import show_table\n"
         "show_table(pd.DataFrame({'a': [1]}), 'Run 01234567 · <cpu>')"
     )
     notebook = NotebookClient(new_notebook(cells=[new_code_cell(code)])).execute()
@@ -30,5 +30,5 @@ def test_a_table_is_followed_by_its_source():
 
 
 def test_gluing_does_not_import_sphinx():
-    code = "import sys, hw3lib.glue; sys.exit(any(m in sys.modules for m in ('sphinx', 'myst_nb')))"
+    code = "import sys, hw3lib.book.glue; sys.exit(any(m in sys.modules for m in ('sphinx', 'myst_nb')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
