@@ -56,13 +56,13 @@ def test_a_run_is_computed_once_and_then_found():
 
 
 class Checkpointed(Square):
-    """A run that leaves a checkpoint behind, alone or on a line with longer ones."""
+    """A run that leaves a checkpoint behind, alone or for longer ones to go on from."""
 
     experiment: ClassVar[str] = "test_checkpointed"
     shared: bool = False
 
     @property
-    def line(self):
+    def checkpoint_key(self):
         return "shared" if self.shared else self.key
 
     def compute(self, context):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from hw3lib import data, training
+from hw3lib import data, runs, training
 from hw3lib.experiments.part1.vae_training import TrainVAE
 
 
@@ -145,7 +145,7 @@ def test_a_shorter_run_neither_uses_nor_overwrites_a_longer_ones_checkpoint(tmp_
 
 def test_out_of_time_stops_after_an_epoch_and_resumes(tmp_path):
     checkpoint = tmp_path / "run.pt"
-    with pytest.raises(training.OutOfTime, match="1 of 4 epochs"):
+    with pytest.raises(runs.OutOfTime, match="1 of 4 epochs"):
         fit(checkpoint=checkpoint, deadline=time.monotonic())
     resumed, _ = fit(checkpoint=checkpoint)
     assert same(dict(resumed.state_dict()), dict(fit()[0].state_dict()))

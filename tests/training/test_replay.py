@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from hw3lib import training
 from hw3lib.experiments.part1.vae_training import TrainVAE
 from hw3lib.experiments.part2.resnet_training import TrainResNet
 from hw3lib.training import loop, replay
