@@ -104,7 +104,7 @@ class Run:
             RunError: the code now computes something else than what made this run, or its data set
                 has other bytes now.
         """
-        data, made_from = self.settings.data_checksum(), self.provenance["data"]
+        data, made_from = self.settings.data_checksum(), self.provenance.get("data")
         if data and made_from and data != made_from:
             raise RunError(
                 f"{self.settings.describe()} is stale: it was made from data with checksum "
@@ -333,11 +333,13 @@ def source(*used: Run) -> str:
     seeds = {run.settings.seed for run in used if hasattr(run.settings, "seed")}
     devices = {run.provenance["device"] for run in used}
     versions = {run.provenance["version"] for run in used}
+    looks = {run.provenance["look"] for run in used if "look" in run.provenance}
     parts = [
         f"Run{'s' * (len(keys) > 1)} {', '.join(keys)}",
         f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))}" if seeds else "",
         "; ".join(sorted(devices)),
         f"hw3lib {', '.join(sorted(versions))}",
+        f"Of some of them: {'; '.join(sorted(looks))}" if looks else "",
     ]
     return " · ".join(part for part in parts if part)
 
