@@ -338,7 +338,7 @@ def test_an_attack_is_the_loop_of_the_formula_to_the_bit(attack, steps, precisio
     assert torch.equal(attack(model, x, y), point)
 
 
-@pytest.mark.parametrize(("precision", "agree"), [("float32", 0.999), ("bfloat16", 0.9)])
+@pytest.mark.parametrize(("precision", "agree"), [("float32", 0.999), ("bfloat16", 0.7)])
 @pytest.mark.parametrize("attack", [FGSM(0.03), PGD(0.03, steps=4)], ids=repr)
 def test_a_fast_look_makes_nearly_the_same_images(attack, precision, agree, monkeypatch):
     monkeypatch.setenv("HW3_PRECISION", precision)
