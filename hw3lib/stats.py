@@ -97,10 +97,16 @@ def bootstrap_interval(
         seed: of the resampling.
     """
     x = _finite(values)
-    rng = np.random.default_rng(seed)
-    draws = [statistic(x[rng.integers(0, len(x), len(x))]) for _ in range(resamples)]
-    tail = 100 * (1 - confidence) / 2
-    low, high = np.percentile(draws, [tail, 100 - tail])
+    resampled = scipy.stats.bootstrap(
+        [np.arange(len(x))],
+        lambda rows: statistic(x[rows]),
+        vectorized=False,
+        n_resamples=resamples,
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = resampled.confidence_interval
     return Interval(float(statistic(x)), float(low), float(high), len(x))
 
 

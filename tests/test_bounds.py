@@ -10,6 +10,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from hw3lib.data import generator
 from hw3lib.vae.bounds import (
+    active_dims,
     active_units,
     bits_per_dim,
     elbo_terms,
@@ -371,4 +372,5 @@ def test_mutual_information_does_not_depend_on_its_blocks():
 def test_active_units_are_those_whose_mean_varies(shift, inactive):
     mean = normal(200, 5)
     mean[:, :inactive] = shift + 0.01 * mean[:, :inactive]  # variance about 1e-4
+    assert active_dims(mean).tolist() == [False] * inactive + [True] * (5 - inactive)
     assert active_units(mean) == 5 - inactive

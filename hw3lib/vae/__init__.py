@@ -1,7 +1,12 @@
-"""The VAE of part 1: model, objective, bounds on log p(x), and what is known exactly."""
+"""The VAE of part 1: model, objective, bounds on log p(x), and what is known exactly.
+
+Public is what this page lists. `hw3lib.vae.priors` has priors other than N(0, I), for question 1.6.
+"""
 
 from hw3lib.vae.bounds import (
     ElboTerms,
+    LatentModel,
+    active_dims,
     active_units,
     bits_per_dim,
     elbo_terms,
@@ -18,7 +23,9 @@ __all__ = [
     "VAE",
     "ElboObjective",
     "ElboTerms",
+    "LatentModel",
     "LinearGaussian",
+    "active_dims",
     "active_units",
     "bits_per_dim",
     "elbo_terms",

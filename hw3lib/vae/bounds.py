@@ -1,9 +1,7 @@
-"""Bounds on log p(x): the ELBO and its terms, the importance-weighted bound, and a model in which
-log p(x) and the posterior are known exactly.
+"""Bounds on log p(x), and what a code tells: ELBO, importance weights, active units, information.
 
-Everything is in nats unless it is called `bpd`. A `model` here is anything with
-`encode(x) -> (mean, log_std)` and `log_likelihood(x, z) -> (N,)` under the prior N(0, I):
-`hw3lib.vae.VAE` and `LinearGaussian` both are.
+Everything is in nats unless it is called `bpd`. A `model` is a `LatentModel`, as the `VAE` and the
+`LinearGaussian` of this package are.
 """
 
 from __future__ import annotations
@@ -11,12 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 LOG_2PI = math.log(2 * math.pi)
+
+ACTIVE_VARIANCE = 0.01
+"""A latent dimension is active if the variance of its posterior mean over the data exceeds this."""
+
+Nats = TypeVar("Nats", float, Tensor, NDArray[Any])
+"""One value in nats, or many."""
 
 
 class LatentModel(Protocol):
@@ -76,7 +81,7 @@ def elbo_terms(model: LatentModel, x: Tensor, noise: Tensor) -> ElboTerms:
     return ElboTerms(nll=-model.log_likelihood(x, z), kl=gaussian_kl(mean, log_std))
 
 
-def bits_per_dim(nats: Tensor | float, num_dims: int = 28 * 28) -> Tensor | float:
+def bits_per_dim(nats: Nats, num_dims: int = 28 * 28) -> Nats:
     """Nats per image to bits per dimension: nats / (ln 2 * num_dims)."""
     return nats / (math.log(2) * num_dims)
 
@@ -146,14 +151,19 @@ def _log_weights(
     return log_lik + log_normal(z) - log_normal(z, mean, log_std)
 
 
-def active_units(mean: Tensor, threshold: float = 0.01) -> int:
-    """Latent dimensions whose posterior mean varies over the data (Burda et al. 2016).
+def active_dims(mean: Tensor, threshold: float = ACTIVE_VARIANCE) -> Tensor:
+    """Which latent dimensions' posterior means vary over the data, (D,) (Burda et al. 2016).
 
     Args:
         mean: (N, D) posterior means of a data set.
-        threshold: a dimension is active if the variance of its mean exceeds this.
+        threshold: what the variance of an active dimension's mean exceeds.
     """
-    return int((mean.var(0) > threshold).sum())
+    return mean.var(0) > threshold
+
+
+def active_units(mean: Tensor, threshold: float = ACTIVE_VARIANCE) -> int:
+    """How many latent dimensions are active, see `active_dims`."""
+    return int(active_dims(mean, threshold).sum())
 
 
 @torch.no_grad()

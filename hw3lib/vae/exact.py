@@ -1,4 +1,4 @@
-"""A model in which log p(x) and the posterior are known exactly: the linear-Gaussian one."""
+"""The linear-Gaussian model, in which log p(x) and the posterior are known exactly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hw3lib.vae.bounds import gaussian_kl, log_normal
 
 @dataclass(frozen=True)
 class LinearGaussian:
-    """x = W z + b + noise_std * e with z ~ N(0, I), e ~ N(0, I): everything is known exactly.
+    """x = W z + b + noise_std * e with z ~ N(0, I) and e ~ N(0, I).
 
     Attributes:
         weight: W, (P, D).

@@ -1,4 +1,4 @@
-"""The negative ELBO as an objective for `hw3lib.training.fit`, and its evaluation."""
+"""What a VAE is trained on, and how it is scored."""
 
 from __future__ import annotations
 
@@ -57,4 +57,4 @@ def evaluate_elbo(
         nll += terms.nll.double().sum()
         kl += terms.kl.double().sum()
     mean_nll, mean_kl = float(nll) / len(images), float(kl) / len(images)
-    return {"nll": mean_nll, "kl": mean_kl, "bpd": float(bits_per_dim(mean_nll + mean_kl))}
+    return {"nll": mean_nll, "kl": mean_kl, "bpd": bits_per_dim(mean_nll + mean_kl)}

@@ -1,10 +1,9 @@
-"""Priors whose KL from a Gaussian has no closed form, and two ways to get it all the same."""
+"""Priors whose KL from a Gaussian has no closed form, and two ways to get it (question 1.6)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike
 from scipy.integrate import trapezoid
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from hw3lib.vae.bounds import log_normal
 
@@ -19,33 +19,17 @@ LogDensity = Callable[[Tensor], Tensor]
 """Maps points (..., D) to log densities (...) in nats."""
 
 
-@dataclass(frozen=True)
-class MixturePrior:
-    """p(z) = sum_c weight_c N(z; mean_c, diag(std_c^2)).
+def gaussian_mixture(weight: Tensor, mean: Tensor, std: Tensor) -> MixtureSameFamily:
+    """p(z) = sum_c weight_c N(z; mean_c, diag(std_c^2)), for weight (C,), mean and std (C, D)."""
+    return MixtureSameFamily(Categorical(weight), Independent(Normal(mean, std), 1))
 
-    Attributes:
-        weight: (C,), positive, summing to one.
-        mean, log_std: (C, D).
-    """
 
-    weight: Tensor
-    mean: Tensor
-    log_std: Tensor
-
-    @classmethod
-    def fit(cls, codes: ArrayLike, components: int, seed: int = 0) -> MixturePrior:
-        """The mixture of greatest likelihood for codes (N, D), by expectation maximisation."""
-        mixture = GaussianMixture(components, covariance_type="diag", random_state=seed)
-        mixture.fit(np.asarray(codes, dtype=np.float64))
-        weight, mean, variance = (
-            torch.from_numpy(x) for x in (mixture.weights_, mixture.means_, mixture.covariances_)
-        )
-        return cls(weight, mean, 0.5 * variance.log())
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """log p(z) in nats, (...), for z (..., D)."""
-        components = log_normal(z.unsqueeze(-2), self.mean, self.log_std)
-        return (components + self.weight.log()).logsumexp(-1)
+def fit_mixture(codes: ArrayLike, components: int, seed: int = 0) -> MixtureSameFamily:
+    """The mixture of greatest likelihood for codes (N, D), by expectation maximisation."""
+    fitted = GaussianMixture(components, covariance_type="diag", random_state=seed)
+    fitted.fit(np.asarray(codes, dtype=np.float64))
+    parts = (fitted.weights_, fitted.means_, np.sqrt(fitted.covariances_))
+    return gaussian_mixture(*map(torch.from_numpy, parts))
 
 
 def log_ratios(mean: Tensor, log_std: Tensor, log_prior: LogDensity, noise: Tensor) -> Tensor:
