@@ -4,7 +4,12 @@ import torch
 
 from hw3lib import data, runs
 from hw3lib.experiments.part1 import classifier
-from hw3lib.experiments.part1.classifier import DigitClassifier, TrainClassifier, load_classifier
+from hw3lib.experiments.part1.classifier import (
+    DigitClassifier,
+    TrainClassifier,
+    digit_logits,
+    load_classifier,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +35,7 @@ def test_it_learns_and_its_accuracy_is_that_of_its_confusions(trained):
 def test_the_loaded_classifier_is_the_one_that_was_measured(trained):
     run, model = trained
     digits = data.load("digits")
-    predicted = classifier.predict(model, data.quantize(digits.x_test)).argmax(1)
+    predicted = digit_logits(model, data.quantize(digits.x_test)).argmax(1)
     right = int((predicted == digits.y_test).sum())
     assert right / 357 == run.results["test_accuracy"]["value"]
 
@@ -43,7 +48,10 @@ def test_canary_of_the_stored_run_holds(trained):
 def test_batches_change_nothing_and_features_lead_to_the_logits(trained):
     _, model = trained
     x = data.quantize(data.load("digits").x_test[:30])
-    whole, parts = classifier.predict(model, x), classifier.predict(model, x, batch_size=7)
+    whole, parts = (
+        digit_logits(model, x),
+        digit_logits(model, x, batch_size=7),
+    )
     torch.testing.assert_close(whole, parts)
     torch.testing.assert_close(model.head(model.features(x)), whole)
     assert model.features(x).shape == (30, classifier.NUM_FEATURES)
@@ -102,5 +110,5 @@ def test_the_published_classifier_reads_mnist():
     if runs.find(settings, weights=True) is None:
         pytest.skip("no classifier is stored")
     mnist = data.load("mnist")
-    predicted = classifier.predict(load_classifier(settings), data.quantize(mnist.x_test)).argmax(1)
+    predicted = digit_logits(load_classifier(settings), data.quantize(mnist.x_test)).argmax(1)
     assert (predicted == mnist.y_test).double().mean() >= 0.99

@@ -1,11 +1,18 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from hw3lib import runs
 from hw3lib.experiments.part1 import manifold
+from hw3lib.experiments.part1.classifier import TrainClassifier, digit_logits, load_classifier
+from hw3lib.experiments.part1.manifold import PlaneMap
+from hw3lib.experiments.part1.vae_training import TrainVAE, load_vae
 
+PLANE = TrainVAE(dataset="digits", latent_dim=2, num_filters=2, epochs=1)
+READER = TrainClassifier(dataset="digits", epochs=1)
 MAPS = arrays(np.int64, st.tuples(st.integers(2, 8), st.integers(2, 8)), elements=st.integers(0, 4))
 
 
@@ -103,3 +110,19 @@ def test_linear_share_of_what_is_linear_and_of_noise():
     noisy = plane + rng.normal(size=4000) * np.sqrt(5)
     assert manifold.linear_share(noisy, position, groups) == pytest.approx(0.5, abs=0.05)
     assert manifold.linear_share(groups.astype(float), position, groups) == 0
+
+
+def test_the_map_is_the_manifold_and_what_the_classifier_reads_on_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HW3_CACHE", str(tmp_path))
+    stored = runs.compute(PlaneMap(vae=PLANE, classifier=READER, size=5), device="cpu")
+    _, tiles = load_vae(PLANE).manifold(5)
+    np.testing.assert_allclose(stored.arrays["tiles"] / 17, tiles.numpy(), atol=0.5 / 17 + 1e-6)
+    read = digit_logits(load_classifier(READER), tiles.flatten(0, 1)).argmax(1).view(5, 5)
+    assert torch.equal(torch.from_numpy(stored.arrays["classes"]).long(), read)
+    assert stored.verify() < 1e-6
+    assert stored.provenance["data"] == runs.find(PLANE).provenance["data"]
+
+
+def test_twenty_dimensions_have_no_map():
+    with pytest.raises(ValueError, match="latent_dim=2"):
+        PlaneMap(vae=PLANE.changed(latent_dim=20), classifier=READER).canary()

@@ -10,17 +10,16 @@ from hw3lib.experiments.part1.beta_sweep import BETAS, SWEEP_EPOCHS, LatentFacto
 from hw3lib.experiments.part1.classifier import TrainClassifier
 from hw3lib.experiments.part1.dataset_facts import DatasetFacts
 from hw3lib.experiments.part1.gradient_estimators import CompareEstimators, VaeGradients
+from hw3lib.experiments.part1.manifold import PlaneMap
 from hw3lib.experiments.part1.marginal_likelihood import (
     LinearGaussianStudy,
     MarginalLikelihood,
     PosteriorGrid,
 )
-from hw3lib.experiments.part1.plane_map import PlaneMap
 from hw3lib.experiments.part1.sample_quality import SampleQuality
 from hw3lib.experiments.part1.sampling import SamplingTime
 from hw3lib.experiments.part1.tightness import BoundTightness
-from hw3lib.experiments.part1.vae_scores import ScoreVAE
-from hw3lib.experiments.part1.vae_training import TrainVAE
+from hw3lib.experiments.part1.vae_training import ScoreVAE, TrainVAE
 from hw3lib.experiments.part2.attack_strength import AttackStrength
 from hw3lib.experiments.part2.attacked import COURSE_FGSM, AdversarialPictures, UnderAttack
 from hw3lib.experiments.part2.deviations import Deviations

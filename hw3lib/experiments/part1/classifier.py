@@ -10,11 +10,11 @@ from annotated_types import Ge, Gt
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from hw3lib import data, stats, training
+from hw3lib import data, runs, stats, training
 from hw3lib.data import GREY_LEVELS
+from hw3lib.experiments.base import CPU, Experiment, device_of, outcome
 from hw3lib.robust.defenses import scores
-from hw3lib.runs.settings import Context, Outcome, Settings
-from hw3lib.runs.store import run as get_run
+from hw3lib.runs import Context, Outcome
 
 NUM_CLASSES = 10
 
@@ -92,10 +92,10 @@ class ClassifierObjective:
     @torch.no_grad()
     def validate(self, model: DigitClassifier) -> dict[str, float]:
         """Mean cross-entropy in nats and share of errors on the validation set."""
-        return scores(predict(model, self.val), self.val_labels)
+        return scores(digit_logits(model, self.val), self.val_labels)
 
 
-class TrainClassifier(Settings):
+class TrainClassifier(Experiment):
     """Train the digit classifier.
 
     Attributes:
@@ -126,7 +126,7 @@ class TrainClassifier(Settings):
         return self.changed(epochs=0).key
 
     def compute(self, context: Context) -> Outcome:
-        device = training.pick_device(context.device)
+        device = device_of(context)
         dataset = data.load(self.dataset).to(device)
         model = self.build(device)
         progress = training.fit(
@@ -144,7 +144,7 @@ class TrainClassifier(Settings):
         model.load_state_dict(progress.best_state)
         model.eval()
         labels = dataset.y_test
-        predicted = predict(model, data.quantize(dataset.x_test)).argmax(1)
+        predicted = digit_logits(model, data.quantize(dataset.x_test)).argmax(1)
         accuracy = stats.proportion(int((predicted == labels).sum()), len(labels))
         results = {
             "test_accuracy": vars(accuracy),
@@ -153,16 +153,19 @@ class TrainClassifier(Settings):
             "best_epoch": progress.best_epoch,
             "num_parameters": sum(p.numel() for p in model.parameters()),
         }
-        weights = {name: value.numpy() for name, value in progress.best_state.items()}
-        return Outcome(
-            results, {}, weights, dataset.checksum, training.device_name(device), progress.seconds
+        return outcome(
+            results,
+            dataset=dataset,
+            device=device,
+            weights=progress.best_state,
+            seconds=progress.seconds,
         )
 
     def canary(self) -> list[float]:
         """Losses of ten optimisation steps on the embedded digits, and of a validation."""
         steps, batch = 10, 32
         objective = self.objective(data.load("digits"))
-        model = self.build(torch.device("cpu"))
+        model = self.build(CPU)
         optimizer = self.optimizer(model)
         offsets = objective.draw(data.generator(self.seed, "noise", 1))
         parts = training.Parts(model, optimizer)
@@ -188,14 +191,14 @@ class TrainClassifier(Settings):
 
 def load_classifier(settings: TrainClassifier) -> DigitClassifier:
     """The trained classifier, in evaluation mode on the CPU, trained if it is not stored."""
-    stored = get_run(settings, weights=True)
+    stored = runs.run(settings, weights=True)
     model = DigitClassifier()
     model.load_state_dict({name: torch.from_numpy(w) for name, w in stored.weights.items()})
     return model.eval().requires_grad_(False)
 
 
 @torch.no_grad()
-def predict(model: DigitClassifier, x: Tensor, batch_size: int = 1000) -> Tensor:
+def digit_logits(model: DigitClassifier, x: Tensor, batch_size: int = 1000) -> Tensor:
     """Logits (N, 10) of grey levels x (N, 28, 28), computed in batches."""
     return torch.cat([model(part).float() for part in x.split(batch_size)])
 

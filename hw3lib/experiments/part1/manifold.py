@@ -1,22 +1,76 @@
-"""How orderly the two-dimensional manifold is (question 1.10): classes, regions, smoothness.
+"""What a VAE draws on the plane of its two latent dimensions, and its order (question 1.10).
 
-Pure measures on what a decoder and a classifier gave: a class map is an array (S, S) of the classes
-of S x S tiles, and tiles are images (S, S, H, W).
+The measures are pure: a class map is an array (S, S) of the classes of S x S tiles, and tiles are
+images (S, S, H, W).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import scipy.ndimage
-import scipy.stats
+import torch
+from annotated_types import Ge
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from hw3lib import data
+from hw3lib.experiments.base import CPU, Experiment, embedded_digits, outcome
+from hw3lib.experiments.part1.classifier import (
+    DigitClassifier,
+    TrainClassifier,
+    digit_logits,
+    load_classifier,
+)
+from hw3lib.experiments.part1.vae_training import TrainVAE, load_vae
+from hw3lib.runs import Context, Outcome
+from hw3lib.vae import VAE
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+
+class PlaneMap(Experiment):
+    """The tiles of `VAE.manifold`, and the class of each.
+
+    Attributes:
+        vae: a training with two latent dimensions.
+        classifier: reads the digits.
+        size: tiles along each side.
+    """
+
+    experiment: ClassVar[str] = "plane_map"
+
+    vae: TrainVAE
+    classifier: TrainClassifier
+    size: Annotated[int, Ge(2)] = 20
+
+    def compute(self, context: Context) -> Outcome:  # noqa: ARG002 - takes a second on any device
+        tiles, classes = self.draw(load_vae(self.vae), load_classifier(self.classifier))
+        arrays = {"tiles": (tiles * 17).round().byte(), "classes": classes.byte()}
+        return replace(outcome({}, arrays), data=data.checksum(self.vae.dataset))
+
+    def canary(self) -> list[float]:
+        """Means of the tiles of an untrained VAE, and the logits of an untrained classifier."""
+        vae, classifier = self.vae.build(CPU)[0], self.classifier.build(CPU).eval()
+        tiles, _ = self.changed(size=4).draw(vae, classifier)
+        logits = digit_logits(classifier, embedded_digits(8))
+        return [*tiles.mean((2, 3)).flatten().tolist(), float(logits.abs().mean())]
+
+    @torch.no_grad()
+    def draw(self, vae: VAE, classifier: DigitClassifier) -> tuple[Tensor, Tensor]:
+        """Tiles (size, size, 28, 28) in 0..15 from top to bottom, and their classes, (size, size).
+
+        Raises:
+            ValueError: the latent space is not two-dimensional.
+        """
+        _, tiles = vae.manifold(self.size)
+        logits = digit_logits(classifier, tiles.flatten(0, 1))
+        return tiles, logits.argmax(1).view(self.size, self.size)
 
 
 def equal_neighbours(classes: ArrayLike) -> float:
@@ -131,12 +185,9 @@ def linear_share(values: ArrayLike, positions: ArrayLike, groups: ArrayLike) -> 
     Returns:
         0 to 1; 0 also if the quantity does not vary.
     """
-    y, x = np.asarray(values, dtype=np.float64), np.asarray(positions, dtype=np.float64)
-    y, x = y.copy(), x.copy()
-    for group in np.unique(np.asarray(groups)):
-        member = np.asarray(groups) == group
-        y[member] -= y[member].mean()
-        x[member] -= x[member].mean(0)
+    columns = pd.DataFrame(np.column_stack([values, positions]), dtype=np.float64)
+    within = (columns - columns.groupby(np.asarray(groups)).transform("mean")).to_numpy()
+    y, x = within[:, 0], within[:, 1:]
     fitted = x @ np.linalg.lstsq(x, y, rcond=None)[0]
     total = np.square(y).sum()
     return float(1 - np.square(y - fitted).sum() / total) if total > 0 else 0.0

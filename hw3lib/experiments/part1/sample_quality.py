@@ -17,8 +17,8 @@ from hw3lib.experiments.part1 import distances, strokes
 from hw3lib.experiments.part1.classifier import (
     DigitClassifier,
     TrainClassifier,
+    digit_logits,
     load_classifier,
-    predict,
 )
 from hw3lib.experiments.part1.vae_training import SNAPSHOT_EPOCHS, STORED_IMAGES, TrainVAE, load_vae
 from hw3lib.runs.settings import Context, Outcome, Settings
@@ -115,7 +115,7 @@ def classify(classifier: DigitClassifier, images: Tensor) -> tuple[Tensor, Float
     device = next(classifier.parameters()).device
     images = images.to(device)
     features = torch.cat([classifier.features(x) for x in images.split(1000)])
-    return predict(classifier, images).cpu(), features.double().cpu().numpy()
+    return digit_logits(classifier, images).cpu(), features.double().cpu().numpy()
 
 
 def measure_blocks(

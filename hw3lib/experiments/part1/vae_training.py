@@ -1,21 +1,18 @@
-"""Training a VAE (questions 1.8 to 1.11) and getting it back."""
+"""Training a VAE (questions 1.1 to 1.11), getting it back, and its score image by image."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from annotated_types import Ge, Gt
+from numpy.typing import NDArray
 from torch import Tensor
 
-from hw3lib import data, training
-from hw3lib.runs.settings import Context, Outcome, Settings
-from hw3lib.runs.store import Run
-from hw3lib.runs.store import run as get_run
-from hw3lib.vae import bounds
-from hw3lib.vae.model import VAE, mean_image
-from hw3lib.vae.objective import ElboObjective, evaluate_elbo
+from hw3lib import data, runs, training
+from hw3lib.experiments.base import CPU, Experiment, device_of, embedded_digits, outcome
+from hw3lib.runs import Context, Outcome
+from hw3lib.vae import VAE, ElboObjective, bounds, evaluate_elbo, mean_image
 
 SNAPSHOT_EPOCHS = (0, 1, 3, 10, 30)
 """Epochs whose weights are kept besides the last and the best."""
@@ -27,7 +24,7 @@ STORED_IMAGES = 64
 """Samples and reconstructions stored with a run."""
 
 
-class TrainVAE(Settings):
+class TrainVAE(Experiment):
     """Train a VAE with the course's settings; defaults are those of question 1.8.
 
     Attributes:
@@ -51,7 +48,7 @@ class TrainVAE(Settings):
     seed: int = 0
 
     def compute(self, context: Context) -> Outcome:
-        device = training.pick_device(context.device)
+        device = device_of(context)
         dataset = data.load(self.dataset).to(device)
         model, progress = self.train(
             dataset, device=device, checkpoint=context.checkpoint, deadline=context.deadline
@@ -64,28 +61,27 @@ class TrainVAE(Settings):
             "best_epoch": progress.best_epoch,
             "num_parameters": sum(p.numel() for p in model.parameters()),
         }
-        arrays["test_labels"] = dataset.y_test[:STORED_CODES].cpu().numpy().astype(np.uint8)
-        weights = {f"best.{name}": value.numpy() for name, value in progress.best_state.items()}
+        arrays["test_labels"] = dataset.y_test[:STORED_CODES].byte()
+        weights = {f"best.{name}": value for name, value in progress.best_state.items()}
         for epoch in self.snapshot_epochs():
             state = progress.snapshots[epoch]
             # Half precision is ample for pictures and halves the file.
-            weights |= {f"epoch{epoch}.{k}": v.half().numpy() for k, v in state.items()}
-        return Outcome(
+            weights |= {f"epoch{epoch}.{name}": value.half() for name, value in state.items()}
+        return outcome(
             results,
             arrays,
-            weights,
-            dataset.checksum,
-            training.device_name(device),
-            progress.seconds,
+            dataset=dataset,
+            device=device,
+            weights=weights,
+            seconds=progress.seconds,
         )
 
     def canary(self) -> list[float]:
         """Losses of ten optimisation steps on the embedded digits, and of a validation."""
         steps, batch = 10, 32
-        small = self.changed(dataset="digits")
         images = data.quantize(data.load("digits").x_train)
-        objective = small.objective(images[: steps * batch], images[-64:])
-        model, optimizer = small.build(torch.device("cpu"))
+        objective = self.objective(images[: steps * batch], images[-64:])
+        model, optimizer = self.build(CPU)
         draws = objective.draw(data.generator(self.seed, "noise", 1))
         parts = training.Parts(model, optimizer)
         losses = training.first_losses(parts, objective, draws, steps, batch)
@@ -130,6 +126,15 @@ class TrainVAE(Settings):
         model.to(device).to(memory_format=torch.channels_last)
         return model, torch.optim.Adam(model.parameters(), self.learning_rate, fused=True)
 
+    def untrained(self) -> VAE:
+        """The model with its initial weights, on the CPU and frozen, for canaries.
+
+        In float64: what an untrained decoder makes of a code is little, and must not hang on
+        rounding.
+        """
+        model, _ = self.build(CPU)
+        return model.double().eval().requires_grad_(False)
+
     def objective(self, train: Tensor, val: Tensor) -> ElboObjective:
         """The loss on these grey levels, with the validation noise of this seed."""
         noise = torch.randn(
@@ -138,7 +143,7 @@ class TrainVAE(Settings):
         return ElboObjective(train, val, noise.to(train.device), self.beta)
 
     @torch.no_grad()
-    def _evaluate(self, model: VAE, images: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _evaluate(self, model: VAE, images: Tensor) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Test scores, posteriors of the first test images, reconstructions and samples."""
         rng = data.generator(self.seed, "test")
         noise = torch.randn(len(images), self.latent_dim, generator=rng).to(images.device)
@@ -159,7 +164,7 @@ class TrainVAE(Settings):
             "reconstructions": (mean_image(model.decode(z)) * 17).round().byte(),
             "samples": model.sample(STORED_IMAGES, generator=rng),
         }
-        return results, {name: value.cpu().numpy() for name, value in arrays.items()}
+        return results, arrays
 
 
 def load_vae(settings: TrainVAE, epoch: int | None = None) -> VAE:
@@ -172,7 +177,7 @@ def load_vae(settings: TrainVAE, epoch: int | None = None) -> VAE:
     Raises:
         ValueError: no snapshot was kept at that epoch.
     """
-    stored: Run = get_run(settings, weights=True)
+    stored = runs.run(settings, weights=True)
     prefix = "best." if epoch is None else f"epoch{epoch}."
     state = {
         name.removeprefix(prefix): torch.from_numpy(value).float()
@@ -185,3 +190,55 @@ def load_vae(settings: TrainVAE, epoch: int | None = None) -> VAE:
     model = VAE(settings.latent_dim, settings.num_filters)
     model.load_state_dict(state)
     return model.eval().requires_grad_(False)
+
+
+class ScoreVAE(Experiment):
+    """Score the best and the last weights of a VAE on the test set, several times (question 1.8).
+
+    Attributes:
+        training: the VAE.
+        draws: how often every image is scored, each time with new noise.
+    """
+
+    experiment: ClassVar[str] = "vae_scores"
+
+    training: TrainVAE = TrainVAE()
+    draws: Annotated[int, Ge(1)] = 5
+
+    def compute(self, context: Context) -> Outcome:
+        device = device_of(context)
+        dataset = data.load(self.training.dataset)
+        images = data.quantize(dataset.x_test).to(device)
+        best = self.score(load_vae(self.training).to(device), images)
+        last = self.score(load_vae(self.training, self.training.epochs).to(device), images)
+        results = {
+            name: bounds.bits_per_dim(terms.sum(-1).mean(1)).tolist()
+            for name, terms in (("best_bpd", best), ("last_bpd", last))
+        }
+        nll, kl = best.mean(0).float().unbind(-1)
+        arrays = {"nll": nll, "kl": kl, "labels": dataset.y_test.byte()}
+        return outcome(results, arrays, dataset=dataset, device=device)
+
+    def canary(self) -> list[float]:
+        """Terms of an untrained model on a few embedded digits."""
+        model, _ = self.training.build(CPU)
+        return self.score(model, embedded_digits(8)).flatten().tolist()
+
+    @torch.no_grad()
+    def score(self, model: VAE, images: Tensor, batch_size: int = 500) -> Tensor:
+        """(draws, N, 2): nll and kl in nats of each image, for each draw of noise, float64."""
+        rng = data.generator(self.training.seed, "test scores")
+        draws = []
+        for _ in range(self.draws):
+            noise = torch.randn(len(images), model.latent_dim, generator=rng).to(images.device)
+            batches = zip(images.split(batch_size), noise.split(batch_size), strict=True)
+            terms = [bounds.elbo_terms(model, x, e) for x, e in batches]
+            pairs = [torch.stack([t.nll, t.kl.sum(1)], dim=1).double() for t in terms]
+            draws.append(torch.cat(pairs))
+        return torch.stack(draws)
+
+
+def bpd_by_class(nats: NDArray[Any], labels: NDArray[Any]) -> dict[int, NDArray[Any]]:
+    """Bits per dimension of each image (N,) in nats, sorted into its class 0..9."""
+    bpd = bounds.bits_per_dim(nats)
+    return {digit: bpd[labels == digit] for digit in range(10)}

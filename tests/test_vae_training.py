@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from hw3lib import data
-from hw3lib.experiments.part1.vae_scores import ScoreVAE, bpd_by_class
-from hw3lib.experiments.part1.vae_training import TrainVAE
+from hw3lib.experiments.part1.vae_training import ScoreVAE, TrainVAE, bpd_by_class
 from hw3lib.runs.settings import Context
 from hw3lib.vae.bounds import bits_per_dim
 from hw3lib.vae.objective import evaluate_elbo
