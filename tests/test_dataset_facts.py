@@ -11,7 +11,7 @@ from hw3lib.experiments.part1.dataset_facts import (
     DatasetFacts,
     counting_models,
     level_probs,
-    log2_likelihood,
+    log_likelihood,
     pixel_probs,
 )
 from hw3lib.runs.settings import Context
@@ -44,10 +44,8 @@ def test_counts_of_more_images_than_one_part_holds():
 
 def test_the_log_likelihood_is_the_sum_over_pixels():
     x, probs = images(4, 3, 2), pixel_probs(images(50, 3, 2, seed=1), 1.0)
-    for image, value in zip(x, log2_likelihood(x, probs), strict=True):
-        by_pixel = [
-            probs[image[i, j].int(), i, j].log2().item() for i in range(3) for j in range(2)
-        ]
+    for image, value in zip(x, log_likelihood(x, probs), strict=True):
+        by_pixel = [probs[image[i, j].int(), i, j].log().item() for i in range(3) for j in range(2)]
         assert value.item() == pytest.approx(sum(by_pixel))
 
 

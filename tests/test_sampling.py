@@ -76,17 +76,17 @@ def test_counts_of_a_pixel_add_up_to_the_images(n, seed):
 
 def test_neighbours_are_uncorrelated_if_drawn_apart_and_one_if_equal():
     apart = torch.randint(0, 16, (20_000, 4, 4), generator=rng()).to(torch.uint8)
-    assert sampling.neighbour_correlation(apart).abs().max() < 0.04
+    assert sampling.correlation_across_images(apart).abs().max() < 0.04
     equal = apart[:, :1, :1].expand(-1, 4, 4)
     torch.testing.assert_close(
-        sampling.neighbour_correlation(equal), torch.ones(12, dtype=torch.float64)
+        sampling.correlation_across_images(equal), torch.ones(12, dtype=torch.float64)
     )
 
 
 def test_pixels_that_hardly_vary_have_no_correlation():
     still = torch.zeros(100, 2, 3, dtype=torch.uint8)
     still[0] = 1
-    assert len(sampling.neighbour_correlation(still)) == 0
+    assert len(sampling.correlation_across_images(still)) == 0
 
 
 def test_variance_shares_add_up_to_the_variance_of_samples():

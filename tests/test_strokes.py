@@ -87,9 +87,9 @@ def test_a_blank_image_has_no_stroke():
 
 def test_neighbours_correlate_in_pictures_and_not_in_noise():
     noise = np.random.default_rng(0).integers(0, 16, (200, 28, 28))
-    assert abs(strokes.neighbour_correlation(noise)) < 0.01
-    assert strokes.neighbour_correlation(data.quantize(data.load("digits").x_test)) > 0.8
-    assert strokes.neighbour_correlation(np.tile([0, 15], (3, 4, 7))) == pytest.approx(-1)
+    assert abs(strokes.spatial_autocorrelation(noise)) < 0.01
+    assert strokes.spatial_autocorrelation(data.quantize(data.load("digits").x_test)) > 0.8
+    assert strokes.spatial_autocorrelation(np.tile([0, 15], (3, 4, 7))) == pytest.approx(-1)
 
 
 def test_a_single_image_without_its_batch_axis_is_refused():

@@ -10,13 +10,12 @@ from annotated_types import Ge
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from hw3lib import data, training
+from hw3lib import data
+from hw3lib.experiments.base import CPU, Experiment, embedded_digits, outcome
 from hw3lib.experiments.part1 import strokes
 from hw3lib.experiments.part1.vae_training import STORED_CODES, TrainVAE, load_vae
-from hw3lib.runs.settings import Context, Outcome, Settings
-from hw3lib.runs.store import Run
-from hw3lib.vae import bounds
-from hw3lib.vae.model import VAE, mean_image
+from hw3lib.runs import Context, Outcome, Run
+from hw3lib.vae import VAE, active_dims, gaussian_kl, mean_image
 
 BETAS = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0)
 """The sweep of question 1.11."""
@@ -30,15 +29,10 @@ FACTORS = ("slant", "stroke width", "breadth", "height")
 TRAVERSAL_STEPS = 7
 """Images of each traversal, from -2 to 2 standard deviations of the prior."""
 
-ACTIVE_VARIANCE = 0.01
-"""A dimension is active if the variance of its posterior mean over the data exceeds this."""
-
-CPU = torch.device("cpu")
-
 Floats = NDArray[np.float64]
 
 
-class LatentFactors(Settings):
+class LatentFactors(Experiment):
     """Relate a VAE's latent dimensions to factors of variation, and draw their traversals.
 
     Attributes:
@@ -56,18 +50,15 @@ class LatentFactors(Settings):
     seed: int = 0
 
     def compute(self, context: Context) -> Outcome:  # noqa: ARG002 - takes a second on any device
-        vae = load_vae(self.vae)
         dataset = data.load(self.vae.dataset)
         images = data.quantize(dataset.x_test[:STORED_CODES])
-        arrays = self.analyse(vae, images)
-        return Outcome(
-            {"factors": list(FACTORS)}, arrays, {}, dataset.checksum, training.device_name(CPU)
-        )
+        arrays = self.analyse(load_vae(self.vae), images)
+        return outcome({"factors": list(FACTORS)}, arrays, dataset=dataset)
 
     def canary(self) -> list[float]:
         """What an untrained encoder tells about the factors of the embedded digits."""
-        vae, _ = self.vae.changed(dataset="digits").build(CPU)
-        images = data.quantize(data.load("digits").x_test[:200])
+        vae, _ = self.vae.build(CPU)
+        images = embedded_digits(200)
         with torch.no_grad():
             codes = vae.encode(images)[0].double().numpy()
         factors = measure_factors(images.numpy())
@@ -80,9 +71,9 @@ class LatentFactors(Settings):
         """Squared correlations (D, 4), joint R^2 (4,), alignment after rotations, traversals."""
         codes = [vae.encode(x) for x in images.split(500)]
         mean, log_std = (torch.cat(part) for part in zip(*codes, strict=True))
-        kl = bounds.gaussian_kl(mean, log_std).mean(0)
+        kl = gaussian_kl(mean, log_std).mean(0)
         factors = measure_factors(images.numpy())
-        active = mean.var(0) > ACTIVE_VARIANCE
+        active = active_dims(mean)
         used = mean[:, active].double().numpy()
         order = kl.argsort(descending=True)[: self.num_dims]
         squared = np.zeros((len(kl), len(FACTORS)))

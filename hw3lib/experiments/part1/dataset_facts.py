@@ -11,13 +11,15 @@ from torch import Tensor
 
 from hw3lib import data
 from hw3lib.data import GREY_LEVELS
-from hw3lib.runs.settings import Context, Outcome, Settings
+from hw3lib.experiments.base import Experiment, outcome
+from hw3lib.runs import Context, Outcome
+from hw3lib.vae import bits_per_dim
 
 EXAMPLES_PER_CLASS = 8
 """Training images of each class that are stored with the facts."""
 
 
-class DatasetFacts(Settings):
+class DatasetFacts(Experiment):
     """Class counts, example images, and bits per dimension of models that only count.
 
     Every model is fitted to the course's training split and scored on the test set.
@@ -49,20 +51,17 @@ class DatasetFacts(Settings):
         }
         examples = [images[train][labels == digit][:EXAMPLES_PER_CLASS] for digit in range(10)]
         arrays = {
-            "examples": torch.stack(examples).numpy(),
-            "histogram": level_probs(images[train], self.smoothing).numpy(),
-            "pixel_entropy": -(probs * probs.log2()).sum(0).numpy(),
+            "examples": torch.stack(examples),
+            "histogram": level_probs(images[train], self.smoothing),
+            "pixel_entropy": -(probs * probs.log2()).sum(0),
         }
-        return Outcome(results, arrays, data=dataset.checksum, device="cpu")
+        return outcome(results, arrays, dataset=dataset)
 
     def canary(self) -> list[float]:
         """The scores on the embedded digits."""
         digits = data.load("digits")
-        images = data.quantize(digits.x_train)
-        scores = counting_models(
-            images, digits.y_train, data.quantize(digits.x_test), self.smoothing
-        )
-        return list(scores.values())
+        train, test = data.quantize(digits.x_train), data.quantize(digits.x_test)
+        return list(counting_models(train, digits.y_train, test, self.smoothing).values())
 
 
 def counting_models(
@@ -81,16 +80,16 @@ def counting_models(
     """
     dims = test[0].numel()
     per_class = [pixel_probs(train[labels == digit], smoothing) for digit in range(10)]
-    log2_joint = torch.stack([log2_likelihood(test, probs) for probs in per_class], dim=1)
-    log2_joint += (labels.bincount(minlength=10).double() / len(labels)).log2()
-    log2_classes = (log2_joint * math.log(2)).logsumexp(1) / math.log(2)
+    log_joint = torch.stack([log_likelihood(test, probs) for probs in per_class], dim=1)
+    log_joint += (labels.bincount(minlength=10).double() / len(labels)).log()
     histogram = level_probs(train, smoothing)[:, None, None].expand(-1, *test.shape[1:])
-    return {
-        "uniform": math.log2(GREY_LEVELS),
-        "histogram": -float(log2_likelihood(test, histogram).mean()) / dims,
-        "pixels": -float(log2_likelihood(test, pixel_probs(train, smoothing)).mean()) / dims,
-        "classes": -float(log2_classes.mean()) / dims,
+    log_lik = {
+        "histogram": log_likelihood(test, histogram),
+        "pixels": log_likelihood(test, pixel_probs(train, smoothing)),
+        "classes": log_joint.logsumexp(1),
     }
+    scores = {name: bits_per_dim(-float(nats.mean()), dims) for name, nats in log_lik.items()}
+    return {"uniform": math.log2(GREY_LEVELS), **scores}
 
 
 def level_probs(images: Tensor, smoothing: float) -> Tensor:
@@ -110,7 +109,6 @@ def pixel_probs(images: Tensor, smoothing: float) -> Tensor:
     return (table + smoothing) / (len(images) + GREY_LEVELS * smoothing)
 
 
-def log2_likelihood(images: Tensor, probs: Tensor) -> Tensor:
-    """log2 p(x), (N,), of images (N, H, W) under independent pixels with probs (16, H, W)."""
-    log2 = probs.log2().flatten(1)
-    return log2.gather(0, images.flatten(1).long()).sum(1)
+def log_likelihood(images: Tensor, probs: Tensor) -> Tensor:
+    """log p(x) in nats, (N,), of images (N, H, W) with independent pixels of probs (16, H, W)."""
+    return probs.log().flatten(1).gather(0, images.flatten(1).long()).sum(1)

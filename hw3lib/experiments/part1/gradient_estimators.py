@@ -7,19 +7,18 @@ of z. A gradient here has 2 D entries: those for the mean, then those for the lo
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from hw3lib import data, training
+from hw3lib import data, runs, training
+from hw3lib.experiments.base import CPU, Experiment, device_of, embedded_digits, outcome
 from hw3lib.experiments.part1.vae_training import TrainVAE, load_vae
-from hw3lib.runs.settings import Context, Outcome, Settings
-from hw3lib.runs.store import run
-from hw3lib.vae.bounds import gaussian_kl, log_normal
-from hw3lib.vae.model import VAE
-from hw3lib.vae.objective import ElboObjective
+from hw3lib.runs import Context, Outcome
+from hw3lib.vae import VAE, ElboObjective, gaussian_kl, log_normal
 
 Estimator = Literal["pathwise", "score", "blocked"]
 
@@ -102,7 +101,7 @@ def finite_differences(f: Callable[[Tensor], Tensor], point: Tensor, step: float
     return torch.stack([(f(point + e) - f(point - e)) / (2 * step) for e in steps])
 
 
-class VaeGradients(Settings):
+class VaeGradients(Experiment):
     """Variance of the gradient of E_q[log p(x|z)] on a trained VAE, image by image.
 
     The gradient is that for the mean and log standard deviation of q(z|x), which the encoder passes
@@ -125,11 +124,10 @@ class VaeGradients(Settings):
     seed: int = 0
 
     def compute(self, context: Context) -> Outcome:  # noqa: ARG002 - small enough for the CPU
-        stored = run(self.training, weights=True)
+        stored = runs.run(self.training, weights=True)
         images = torch.from_numpy(stored.arrays["originals"][: self.images])
         table = self.measure(load_vae(self.training), images)
-        arrays = {name: column.numpy() for name, column in table.items()}
-        return Outcome({}, arrays, data=stored.provenance["data"], device="cpu")
+        return replace(outcome({}, table), data=data.checksum(self.training.dataset))
 
     def canary(self) -> list[float]:
         """Variances of an untrained model on two embedded digits.
@@ -137,10 +135,7 @@ class VaeGradients(Settings):
         In double precision: the score-function estimate of an untrained model is a small
         difference of large log-likelihoods, which float32 rounds differently on each processor.
         """
-        model, _ = self.training.build(torch.device("cpu"))
-        model.double()
-        images = data.quantize(data.load("digits").x_test[:2])
-        table = self.measure(model.eval().requires_grad_(False), images)
+        table = self.measure(self.training.untrained(), embedded_digits(2))
         return torch.cat([table[name] for name in sorted(table)]).tolist()
 
     def measure(self, model: VAE, images: Tensor) -> dict[str, Tensor]:
@@ -195,7 +190,7 @@ class EstimatorObjective(ElboObjective):
         return loss, torch.stack([nll.mean(0).sum(), kl.sum()]).detach()
 
 
-class CompareEstimators(Settings):
+class CompareEstimators(Experiment):
     """Train the same VAE three times, with each gradient estimator.
 
     Attributes:
@@ -209,25 +204,22 @@ class CompareEstimators(Settings):
     images: Annotated[int, Ge(2)] = 4000
 
     def compute(self, context: Context) -> Outcome:
+        device = device_of(context)
         dataset = data.load(self.training.dataset)
         train, val = data.train_val_split(len(dataset.x_train))
         images = data.quantize(dataset.x_train)
-        device = training.pick_device(context.device)
         parts = (images[train[: self.images]], images[val[:500]])
         results: dict[str, Any] = {
             name: self.histories(name, *parts, device) for name in ESTIMATORS
         }
-        return Outcome(results, data=dataset.checksum, device=training.device_name(device))
+        return outcome(results, dataset=dataset, device=device)
 
     def canary(self) -> list[float]:
         """Validation scores after an epoch on a few embedded digits, with each estimator."""
         short = self.changed(training=self.training.changed(epochs=1, batch_size=32))
         images = data.quantize(data.load("digits").x_train)
-        rows = [
-            short.histories(name, images[:128], images[-64:], torch.device("cpu"))["val_bpd"]
-            for name in ESTIMATORS
-        ]
-        return [bpd for row in rows for bpd in row]
+        rows = [short.histories(name, images[:128], images[-64:], CPU) for name in ESTIMATORS]
+        return [bpd for row in rows for bpd in row["val_bpd"]]
 
     def histories(
         self, estimator: Estimator, train: Tensor, val: Tensor, device: torch.device

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 from torch import Tensor
 
-from hw3lib import data, stats, training
+from hw3lib import data, stats
+from hw3lib.experiments.base import CPU, Experiment, device_of, embedded_digits, outcome
 from hw3lib.experiments.part1 import distances, strokes
 from hw3lib.experiments.part1.classifier import (
     DigitClassifier,
@@ -21,8 +22,7 @@ from hw3lib.experiments.part1.classifier import (
     load_classifier,
 )
 from hw3lib.experiments.part1.vae_training import SNAPSHOT_EPOCHS, STORED_IMAGES, TrainVAE, load_vae
-from hw3lib.runs.settings import Context, Outcome, Settings
-from hw3lib.runs.store import Run
+from hw3lib.runs import Context, Outcome, Run
 
 MEASURES = (
     "confidence", "entropy", "information", "kernel", "frechet",
@@ -36,7 +36,7 @@ REAL = "real"
 Floats = NDArray[np.float64]
 
 
-class SampleQuality(Settings):
+class SampleQuality(Experiment):
     """Measure samples of a VAE at several epochs, and real images in the same way.
 
     Attributes:
@@ -66,7 +66,7 @@ class SampleQuality(Settings):
         return self
 
     def compute(self, context: Context) -> Outcome:
-        device = training.pick_device(context.device)
+        device = device_of(context)
         dataset = data.load(self.vae.dataset)
         classifier = load_classifier(self.classifier).to(device)
         reference, real = self._real_images(data.quantize(dataset.x_test))
@@ -76,30 +76,24 @@ class SampleQuality(Settings):
             rng = data.generator(self.seed, "samples")
             parts = [vae.sample(len(part), generator=rng) for part in real.split(500)]
             sets[str(epoch)] = torch.cat(parts).cpu()
-        outputs = {name: classify(classifier, x) for name, x in sets.items()}
-        features = classify(classifier, reference)[1]
-        measures = [
-            measure_blocks(x, *outputs[name], features, self.blocks) for name, x in sets.items()
-        ]
-        shares = [class_shares(logits) for logits, _ in outputs.values()]
-        arrays = {
-            "measures": np.array(measures),
-            "class_shares": np.array(shares),
-            "images": torch.stack([x[:STORED_IMAGES] for x in sets.values()]).numpy(),
+        _, features = read_digits(classifier, reference)
+        outputs = [(x, *read_digits(classifier, x)) for x in sets.values()]
+        arrays: dict[str, Any] = {
+            "measures": np.array([measure_blocks(*o, features, self.blocks) for o in outputs]),
+            "class_shares": np.array([class_shares(logits) for _, logits, _ in outputs]),
+            "images": torch.stack([x[:STORED_IMAGES] for x in sets.values()]),
         }
         results = {"rows": list(sets), "measures": list(MEASURES), "num_samples": len(real)}
-        return Outcome(results, arrays, {}, dataset.checksum, training.device_name(device))
+        return outcome(results, arrays, dataset=dataset, device=device)
 
     def canary(self) -> list[float]:
         """Samples of an untrained VAE, and every measure on embedded digits in negative."""
-        cpu = torch.device("cpu")
-        classifier = self.classifier.build(cpu).eval()
-        vae, _ = self.vae.changed(dataset="digits").build(cpu)
+        vae, classifier = self.vae.build(CPU)[0], self.classifier.build(CPU).eval()
         samples = vae.sample(50, generator=data.generator(self.seed, "samples"))
-        digits = data.quantize(data.load("digits").x_test[:100])
-        features = classify(classifier, digits[:50])[1]
+        digits = embedded_digits(100)
+        _, features = read_digits(classifier, digits[:50])
         negative = 15 - digits[50:]
-        measured = measure_blocks(negative, *classify(classifier, negative), features, 2)
+        measured = measure_blocks(negative, *read_digits(classifier, negative), features, 2)
         return [float(samples.double().mean()), *measured.ravel().tolist()]
 
     def _real_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +104,7 @@ class SampleQuality(Settings):
 
 
 @torch.no_grad()
-def classify(classifier: DigitClassifier, images: Tensor) -> tuple[Tensor, Floats]:
+def read_digits(classifier: DigitClassifier, images: Tensor) -> tuple[Tensor, Floats]:
     """Logits (N, 10), and features (N, 64) in float64, of images (N, 28, 28); both on the CPU."""
     device = next(classifier.parameters()).device
     images = images.to(device)
@@ -133,26 +127,20 @@ def measure_blocks(
     """
     scale = np.sqrt(np.square(reference).mean())
     features, reference = features / scale, reference / scale
-    log_p = logits.double().log_softmax(1)
-    pixels = images.numpy()
-    per_image = {
-        "confidence": log_p.exp().amax(1).numpy(),
-        "entropy": -(log_p.exp() * log_p).sum(1).numpy(),
-        "ink": strokes.ink(pixels),
-        "width": strokes.stroke_width(pixels),
-        "pieces": strokes.pieces(pixels),
-    }
-    size = len(pixels) // blocks
-    pixels = pixels[: size * blocks]
-    values = {name: x[: len(pixels)].reshape(blocks, size).mean(1) for name, x in per_image.items()}
-    average = log_p.exp().numpy()[: len(pixels)].reshape(blocks, size, -1).mean(1)
-    values |= {
-        "information": scipy.stats.entropy(average, axis=1) - values["entropy"],
+    size = len(images) // blocks
+    parts = np.split(images.numpy()[: size * blocks], blocks)
+    log_p = logits.double().log_softmax(1)[: size * blocks].view(blocks, size, -1)
+    entropy = scipy.stats.entropy(log_p.exp(), axis=2).mean(1)
+    values = {
+        "confidence": log_p.exp().amax(2).mean(1),
+        "entropy": entropy,
+        "information": scipy.stats.entropy(log_p.exp().mean(1), axis=1) - entropy,
         "kernel": distances.kernel_distance_blocks(features, reference, blocks),
         "frechet": distances.frechet_distance_blocks(features, reference, blocks),
-        "correlation": np.array(
-            [strokes.neighbour_correlation(p) for p in np.split(pixels, blocks)]
-        ),
+        "ink": [strokes.ink(part).mean() for part in parts],
+        "width": [strokes.stroke_width(part).mean() for part in parts],
+        "pieces": [strokes.pieces(part).mean() for part in parts],
+        "correlation": [strokes.spatial_autocorrelation(part) for part in parts],
     }
     return np.stack([values[name] for name in MEASURES])
 

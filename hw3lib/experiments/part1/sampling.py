@@ -13,9 +13,10 @@ from annotated_types import Ge, Len
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hw3lib import data, training
+from hw3lib import data
 from hw3lib.data import GREY_LEVELS
-from hw3lib.runs.settings import Context, Outcome, Settings
+from hw3lib.experiments.base import Experiment, outcome
+from hw3lib.runs import Context, Outcome
 from hw3lib.vae.model import IMAGE_SIZE, sample_pixels
 
 Sampler = Callable[..., Tensor]
@@ -94,7 +95,7 @@ def level_counts(x: Tensor) -> Tensor:
     return torch.stack([(x == level).sum(0) for level in range(GREY_LEVELS)], dim=-1)
 
 
-def neighbour_correlation(x: Tensor, min_share: float = 0.05) -> Tensor:
+def correlation_across_images(x: Tensor, min_share: float = 0.05) -> Tensor:
     """Correlation of each pixel with its right neighbour over images (N, H, W).
 
     Only pairs are kept in which both pixels leave their commonest grey level in at least
@@ -125,7 +126,7 @@ def variance_shares(logits: Tensor) -> tuple[float, float]:
     return float(between), float(within)
 
 
-class SamplingTime(Settings):
+class SamplingTime(Experiment):
     """Seconds that each sampler of `SAMPLERS` takes to draw pixels from given logits, on the CPU.
 
     Attributes:
@@ -142,9 +143,8 @@ class SamplingTime(Settings):
     repeats: Annotated[int, Ge(1)] = 7
     seed: int = 0
 
-    def compute(self, context: Context) -> Outcome:
-        """Times (repeats,) a sampler and batch size; the device is always the CPU."""
-        del context
+    def compute(self, context: Context) -> Outcome:  # noqa: ARG002 - always on the CPU
+        """Times (repeats,) a sampler and batch size."""
         arrays = {}
         for size in self.batch_sizes:
             logits = self._logits(size)
@@ -152,9 +152,7 @@ class SamplingTime(Settings):
                 if name != "naive" or size <= self.naive_up_to:
                     arrays[f"{name}.{size}"] = self._time(sampler, logits)
         fastest = {name: float(times.min()) for name, times in arrays.items()}
-        return Outcome(
-            {"seconds": fastest}, arrays, device=training.device_name(torch.device("cpu"))
-        )
+        return outcome({"seconds": fastest}, arrays)
 
     def canary(self) -> list[float]:
         """The mean grey level that each sampler draws."""

@@ -1,4 +1,4 @@
-"""What can be measured on pictures of digits without a model: ink, stroke width, slant, pieces.
+"""Measures of pictures of digits that need no model: ink, width, slant (questions 1.9 to 1.11).
 
 Arrays in, arrays out. Images are grey levels (N, H, W) in 0..15, integer or not; a pixel is ink at
 level 8 and above, the upper half.
@@ -72,8 +72,8 @@ def breadth(images: ArrayLike) -> Floats:
     return np.sqrt(np.maximum(moments["xx"] - sheared, 0))
 
 
-def neighbour_correlation(images: ArrayLike) -> float:
-    """Correlation of a pixel with its right neighbour, over all pixels of all images.
+def spatial_autocorrelation(images: ArrayLike) -> float:
+    """Correlation of a pixel with its right neighbour (lag one), over all pixels of all images.
 
     Near 0 for pixels drawn independently of each other, near 1 for smooth pictures.
     """
