@@ -1,6 +1,6 @@
 # Every target sets up what it needs: Python 3.11 or newer and make are enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup book test pages notebooks sweep test-sweep test-slurm benchmarks lock clean
+.PHONY: help setup book test test-long pages notebooks sweep test-sweep test-slurm benchmarks lock clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -25,13 +25,19 @@ book: $(READY) ## Build the book; prints the path of its first page
 	$(BIN)/jupyter-book build book/ -W -n --keep-going
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 
+SHORT := not browser and not sweep and not slurm
 # One thread a process: the tests already keep every core busy.
 test: export OMP_NUM_THREADS = 1
 test: $(READY) ## Check style, types, the library, the notebooks' outputs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest --nbval -n auto --maxprocesses 8 --dist loadfile -m "not browser and not sweep and not slurm"
+	$(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal -m "$(SHORT) and not long" tests
+	$(BIN)/pytest --nbval -n auto --maxprocesses 8 --dist loadfile book
+
+test-long: export OMP_NUM_THREADS = 1
+test-long: $(READY) ## The laws that take long to check: all test images, five kills
+	$(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal -m "$(SHORT) and long" tests
 
 pages: book ## Look at every built page in a headless browser
 	$(BIN)/pytest -n auto --maxprocesses 4 -m browser tests/book

@@ -200,8 +200,8 @@ torch.save({"model": model.state_dict(), "best": progress.best_state,
 """
 
 
-@pytest.mark.slow
-def test_killed_at_five_random_moments_and_resumed_to_the_same_bits(tmp_path):
+@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.long)])
+def test_killed_at_random_moments_and_resumed_to_the_same_bits(kills, tmp_path):
     def start(name):
         paths = [str(tmp_path / f"{name}.pt"), str(tmp_path / f"{name}.result")]
         return subprocess.Popen(
@@ -212,7 +212,7 @@ def test_killed_at_five_random_moments_and_resumed_to_the_same_bits(tmp_path):
         assert whole.stdout.readline() == "go\n"
         ready = time.monotonic()
     assert whole.returncode == 0
-    moments = np.random.default_rng().uniform(0, (time.monotonic() - ready) / 3, size=5)
+    moments = np.random.default_rng().uniform(0, (time.monotonic() - ready) / 3, size=kills)
     killed = 0
     for moment in moments:
         with start("killed") as process:
@@ -220,7 +220,7 @@ def test_killed_at_five_random_moments_and_resumed_to_the_same_bits(tmp_path):
             time.sleep(moment)
             os.kill(process.pid, signal.SIGKILL)
         killed += process.returncode == -signal.SIGKILL
-    assert killed >= 3, "the run ended before most kills"
+    assert killed > kills // 2, "the run ended before most kills"
     with start("killed") as process:
         process.communicate()
     assert process.returncode == 0
