@@ -135,8 +135,7 @@ def history(run: Run, column: str) -> NDArray[np.float64]:
 
 def train_bpd(run: Run) -> NDArray[np.float64]:
     """Bits per dimension on the training images in each epoch; none before the first."""
-    nats = history(run, "train_nll") + history(run, "train_kl")
-    return nats * float(bits_per_dim(1.0))
+    return bits_per_dim(history(run, "train_nll") + history(run, "train_kl"))
 
 
 def course_accuracy(attacked: Run, attack: str) -> Interval:

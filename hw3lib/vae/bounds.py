@@ -86,6 +86,18 @@ def bits_per_dim(nats: Nats, num_dims: int = 28 * 28) -> Nats:
     return nats / (math.log(2) * num_dims)
 
 
+def ascending(num_samples: Sequence[int]) -> tuple[int, ...]:
+    """The values of K as they are.
+
+    Raises:
+        ValueError: there are none, they do not ascend, or one is below 1.
+    """
+    ks = tuple(num_samples)
+    if not ks or ks[0] < 1 or list(ks) != sorted(set(ks)):
+        raise ValueError(f"num_samples={ks}: give one or more ascending values of at least 1")
+    return ks
+
+
 @torch.no_grad()
 def importance_weighted_bound(
     model: LatentModel,
@@ -102,19 +114,14 @@ def importance_weighted_bound(
     Args:
         model: the latent-variable model.
         x: (N, ...) images.
-        num_samples: the values of K, ascending.
+        num_samples: the values of K, see `ascending`.
         generator: CPU generator of the noise.
         rows: decoder rows in flight; memory does not depend on K or N beyond it.
 
     Returns:
         (N, len(num_samples)) in nats.
-
-    Raises:
-        ValueError: `num_samples` is empty, not ascending, or holds a value below 1.
     """
-    ks = list(num_samples)
-    if not ks or ks[0] < 1 or ks != sorted(set(ks)):
-        raise ValueError(f"num_samples={ks}: give one or more ascending values of at least 1")
+    ks = ascending(num_samples)
     mean, log_std = (_at_least_float32(t) for t in model.encode(x))
     n = len(mean)
     image_block = min(n, rows)

@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, Len, Lt
 from pydantic import field_validator
 from torch import Tensor
+from torch.distributions import MultivariateNormal, kl_divergence
 
-from hw3lib import data, stats, training
+from hw3lib import data, stats
 from hw3lib.data import GREY_LEVELS
+from hw3lib.experiments.base import Experiment, device_of, embedded_digits, outcome
 from hw3lib.experiments.part1.vae_training import TrainVAE, load_vae
-from hw3lib.runs.settings import Context, Outcome, Settings
-from hw3lib.vae.bounds import log_normal
-from hw3lib.vae.exact import LinearGaussian
-from hw3lib.vae.model import VAE
+from hw3lib.runs import Context, Outcome
+from hw3lib.vae import VAE, LinearGaussian, log_normal
 
 Scores = Callable[[Tensor, Tensor], Tensor]
 
@@ -41,7 +41,7 @@ def linear_gaussian_scores(model: LinearGaussian, x: Tensor, z: Tensor) -> Tenso
     slope = (x - model.bias) @ model.weight / model.noise_std**2
     gram = model.weight.T @ model.weight / model.noise_std**2
     at_zero = log_normal(x, model.bias, math.log(model.noise_std))
-    return at_zero[:, None] + slope @ z.T - 0.5 * ((z @ gram) * z).sum(1)
+    return at_zero[:, None] + slope @ z.T - 0.5 * _quadratic(gram, z)
 
 
 @torch.no_grad()
@@ -247,7 +247,7 @@ def prior_mass(
     return mass
 
 
-class LinearGaussianStudy(Settings):
+class LinearGaussianStudy(Experiment):
     """Both estimators where log p(x) is known, in models with more and more latent dimensions.
 
     All models have the same number of data dimensions and, up to the random weights, the same
@@ -273,12 +273,10 @@ class LinearGaussianStudy(Settings):
     posterior_std: Annotated[float, Gt(0), Lt(1)] = 0.3
     seed: int = 0
 
-    def compute(self, context: Context) -> Outcome:
-        """A row for each D; float64 on the CPU, which the exact formulas deserve."""
-        del context
+    def compute(self, context: Context) -> Outcome:  # noqa: ARG002 - always on the CPU
+        """A row for each D; in float64, which the exact formulas deserve."""
         rows = [self.measure(d) for d in self.dims]
-        results = {name: [row[name] for row in rows] for name in rows[0]}
-        return Outcome(results, device=training.device_name(torch.device("cpu")))
+        return outcome({name: [row[name] for row in rows] for name in rows[0]})
 
     def canary(self) -> list[float]:
         """The errors and the closed forms of a small study."""
@@ -300,10 +298,10 @@ class LinearGaussianStudy(Settings):
         scores = partial(linear_gaussian_scores, model)
         mean, log_std = model.encode(x)
         from_prior = prior_log_weights(scores, x, mean, self.draws, rng)
-        from_encoder = sum(encoder_log_weights(scores, x, mean, log_std, self.draws, rng))
+        from_encoder = torch.add(*encoder_log_weights(scores, x, mean, log_std, self.draws, rng))
         return {
             "prior": summarise(from_prior, model.log_prob(x), self.sizes),
-            "encoder": summarise(torch.as_tensor(from_encoder), model.log_prob(x), self.sizes),
+            "encoder": summarise(from_encoder, model.log_prob(x), self.sizes),
             **{name: value.tolist() for name, value in closed_forms(model, x, rng).items()},
         }
 
@@ -320,16 +318,16 @@ def closed_forms(model: LinearGaussian, x: Tensor, generator: torch.Generator) -
     precision, eye = torch.linalg.inv(covariance), torch.eye(len(covariance), dtype=mean.dtype)
     q_mean, q_log_std = model.encode(x)
     q_precision = (-2 * q_log_std[0]).exp().diag()
-    kl = 0.5 * (covariance.trace() - torch.logdet(covariance) + mean.square().sum(1) - len(eye))
+    posterior, prior = MultivariateNormal(mean, covariance), MultivariateNormal(0 * mean, eye)
     return {
-        "kl": kl,
+        "kl": kl_divergence(posterior, prior),
         "log_second_moment_prior": log_second_moment(mean, precision, 0 * mean, eye),
         "log_second_moment_encoder": log_second_moment(mean, precision, q_mean, q_precision),
         "prior_mass": prior_mass(mean, covariance, 4096, generator),
     }
 
 
-class MarginalLikelihood(Settings):
+class MarginalLikelihood(Experiment):
     """Both estimators on a trained VAE's test images.
 
     Attributes:
@@ -353,11 +351,11 @@ class MarginalLikelihood(Settings):
     seed: int = 0
 
     def compute(self, context: Context) -> Outcome:
-        device = training.pick_device(context.device)
+        device = device_of(context)
         dataset = data.load(self.vae.dataset)
         x = data.quantize(dataset.x_test[: self.num_images]).to(device)
         results = self.measure(load_vae(self.vae).to(device), x)
-        return Outcome(results, data=dataset.checksum, device=training.device_name(device))
+        return outcome(results, dataset=dataset, device=device)
 
     def canary(self) -> list[float]:
         """The losses of the model's canary, and this measurement on digits without training."""
@@ -365,7 +363,7 @@ class MarginalLikelihood(Settings):
             prior_sizes=(1, 16), prior_draws=32, encoder_sizes=(1, 4), encoder_draws=8,
             reference_draws=16,
         )  # fmt: skip
-        results = small.measure(untrained(self.vae), first_digits(2))
+        results = small.measure(self.vae.untrained(), embedded_digits(2))
         errors = [*results["prior"]["error"], *results["encoder"]["error"]]
         return [*self.vae.canary(), *errors, *results["kl"]]
 
@@ -375,27 +373,24 @@ class MarginalLikelihood(Settings):
         scores = partial(decoder_scores, model)
         mean, log_std = model.encode(x)
         rng = data.generator(self.seed, "reference")
-        log_lik, log_ratio = encoder_log_weights(
-            scores, x, mean, log_std, self.reference_draws, rng
-        )
+        draws = partial(encoder_log_weights, scores, x, mean, log_std)
+        log_lik, log_ratio = draws(self.reference_draws, rng)
         log_weights = (log_lik + log_ratio).double()
         log_p = log_weights.logsumexp(1) - math.log(self.reference_draws)
         kl = (log_weights.softmax(1) * log_lik).sum(1) - log_p
         rng = data.generator(self.seed, "prior")
         from_prior = prior_log_weights(scores, x, mean, self.prior_draws, rng).double()
         rng = data.generator(self.seed, "encoder")
-        parts = encoder_log_weights(scores, x, mean, log_std, self.encoder_draws, rng)
+        from_encoder = torch.add(*draws(self.encoder_draws, rng)).double()
         return {
             "prior": summarise(from_prior, log_p, self.prior_sizes),
-            "encoder": summarise(
-                sum(parts, start=0 * parts[0]).double(), log_p, self.encoder_sizes
-            ),
+            "encoder": summarise(from_encoder, log_p, self.encoder_sizes),
             "log_p": log_p.tolist(),
             "kl": kl.tolist(),
         }
 
 
-class PosteriorGrid(Settings):
+class PosteriorGrid(Experiment):
     """The exact posterior of one test image under a VAE with two latent dimensions, on grids.
 
     Attributes:
@@ -422,26 +417,23 @@ class PosteriorGrid(Settings):
         return vae
 
     def compute(self, context: Context) -> Outcome:
-        device = training.pick_device(context.device)
+        device = device_of(context)
         dataset = data.load(self.vae.dataset)
-        x = data.quantize(dataset.x_test[self.image][None])
-        results, arrays = self.measure(load_vae(self.vae).to(device), x.to(device))
-        arrays["image"] = x[0].numpy()
-        return Outcome(results, arrays, data=dataset.checksum, device=training.device_name(device))
+        x = data.quantize(dataset.x_test[self.image][None]).to(device)
+        results, arrays = self.measure(load_vae(self.vae).to(device), x)
+        return outcome(results, arrays | {"image": x[0]}, dataset=dataset, device=device)
 
     def canary(self) -> list[float]:
         """The losses of the model's canary, and this measurement on a digit without training."""
-        small = self.changed(size=9)
-        results, _ = small.measure(untrained(self.vae), first_digits(1))
+        results, _ = self.changed(size=9).measure(self.vae.untrained(), embedded_digits(1))
         return [*self.vae.canary(), results["log_p"], results["kl"], results["prior_mass"]]
 
     @torch.no_grad()
-    def measure(self, model: VAE, x: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
+    def measure(self, model: VAE, x: Tensor) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Integrals over the posterior; log p(x, z) on the prior's plane and near the posterior."""
         ticks = torch.linspace(-self.extent, self.extent, self.size, dtype=torch.float64)
-        axes = ticks.expand(2, -1)
-        plane_axes, plane = axes, log_joint(model, x, axes)
-        log_p_joint = plane
+        axes = plane_axes = ticks.expand(2, -1)
+        log_p_joint = plane = log_joint(model, x, axes)
         for _ in range(3):
             axes = zoom(axes, log_p_joint)
             log_p_joint = log_joint(model, x, axes)
@@ -454,8 +446,7 @@ class PosteriorGrid(Settings):
             "encoder_mean": mean[0],
             "encoder_std": log_std[0].exp(),
         }
-        results = integrals(axes, log_p_joint)
-        return results, {name: value.cpu().numpy() for name, value in arrays.items()}
+        return integrals(axes, log_p_joint), arrays
 
 
 def log_joint(model: VAE, x: Tensor, axes: Tensor) -> Tensor:
@@ -521,18 +512,3 @@ def density_threshold(log_density: Tensor, level: float) -> float:
     ordered = log_density.flatten().sort(descending=True).values
     mass = ordered.softmax(0).cumsum(0)
     return float(ordered[int((mass < level).sum())])
-
-
-def untrained(settings: TrainVAE) -> VAE:
-    """The VAE of these settings with its initial weights, on the CPU, in float64.
-
-    An untrained decoder hardly heeds the code; in float64 the little that it does is exact enough
-    for a canary.
-    """
-    model, _ = settings.build(torch.device("cpu"))
-    return model.double().eval()
-
-
-def first_digits(num: int) -> Tensor:
-    """Grey levels (num, 28, 28) of the first embedded digits."""
-    return data.quantize(data.load("digits").x_test[:num])

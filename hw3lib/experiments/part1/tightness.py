@@ -13,12 +13,17 @@ from annotated_types import Ge, Gt
 from pydantic import AfterValidator
 from torch import Tensor
 
-from hw3lib import data, training
-from hw3lib.experiments.base import resumable_blocks
+from hw3lib import data
+from hw3lib.experiments.base import (
+    Experiment,
+    device_of,
+    embedded_digits,
+    outcome,
+    resumable_blocks,
+)
 from hw3lib.experiments.part1.vae_training import TrainVAE, load_vae
-from hw3lib.runs.settings import Context, Outcome, Settings
-from hw3lib.vae import bounds
-from hw3lib.vae.model import VAE, sample_pixels
+from hw3lib.runs import Context, Outcome
+from hw3lib.vae import VAE, bounds, sample_pixels
 
 BLOCK = 10
 """Images measured together; a run is resumed, and stops for a deadline, between two blocks."""
@@ -28,7 +33,6 @@ REPORTED_STEPS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 ROWS = 512
 """Decoder rows in flight."""
-
 
 Posterior = tuple[Tensor, Tensor]
 """Mean and log standard deviation of q(z|x), (N, D) each."""
@@ -51,13 +55,7 @@ class FixedPosterior:
         return self.model.log_likelihood(x, z)
 
 
-def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
-    if not values or values[0] < 1 or list(values) != sorted(set(values)):
-        raise ValueError(f"{values}: give one or more ascending values of at least 1")
-    return values
-
-
-class BoundTightness(Settings):
+class BoundTightness(Experiment):
     """The gap below log p(x) of a trained VAE, measured on random test images.
 
     Attributes:
@@ -78,7 +76,7 @@ class BoundTightness(Settings):
 
     vae: TrainVAE = TrainVAE()
     images: Annotated[int, Ge(1)] = 100
-    num_samples: Annotated[tuple[int, ...], AfterValidator(_ascending)] = (
+    num_samples: Annotated[tuple[int, ...], AfterValidator(bounds.ascending)] = (
         1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000,
     )  # fmt: skip
     refined_samples: Annotated[int, Ge(1)] = 1000
@@ -100,7 +98,7 @@ class BoundTightness(Settings):
         return [k for k in self.num_samples if k <= self.refined_samples]
 
     def compute(self, context: Context) -> Outcome:
-        device = training.pick_device(context.device)
+        device = device_of(context)
         dataset = data.load(self.vae.dataset)
         if self.images > len(dataset.x_test):
             raise ValueError(f"images={self.images}: the test set has only {len(dataset.x_test)}")
@@ -114,26 +112,18 @@ class BoundTightness(Settings):
             self.describe(),
         )
         arrays = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        arrays |= {"index": chosen, "label": dataset.y_test[chosen], "image": x.cpu()}
+        arrays |= {"index": chosen, "label": dataset.y_test[chosen], "image": x}
         results = {
             "num_samples": list(self.num_samples),
             "refined_num_samples": self.refined_num_samples,
             "steps": self.reported_steps,
         }
-        return Outcome(
-            results=results,
-            arrays={name: value.numpy() for name, value in arrays.items()},
-            data=dataset.checksum,
-            device=training.device_name(device),
-            seconds=seconds,
-        )
+        return outcome(results, arrays, dataset=dataset, device=device, seconds=seconds)
 
     def canary(self) -> list[float]:
         """All that is measured, on two embedded digits with an untrained model in float64."""
         small = self.changed(num_samples=(1, 8), elbo_samples=4, steps=3)
-        model, _ = self.vae.build(torch.device("cpu"))
-        digits = data.quantize(data.load("digits").x_test[:2])
-        measured = small.measure(model.double().requires_grad_(False), digits, 0)
+        measured = small.measure(self.vae.untrained(), embedded_digits(2), 0)
         elbo = measured["elbo"]
         # Differences of bounds: their sizes, unlike the bounds', show a change of the weights.
         gaps = [measured["bound"] - elbo[:, :1], (elbo - elbo[:, :1])[:, 1:]]
