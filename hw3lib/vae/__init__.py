@@ -1,6 +1,6 @@
 """The VAE of part 1: model, objective, bounds on log p(x), and what is known exactly.
 
-Public is what this page lists. `hw3lib.vae.priors` has priors other than N(0, I), for question 1.6.
+Public is what `__all__` lists; `hw3lib.vae.priors` has priors other than N(0, I), for question 1.6.
 """
 
 from hw3lib.vae.bounds import (
