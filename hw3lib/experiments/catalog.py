@@ -167,7 +167,7 @@ def only_cifar10(ready: TrainResNet) -> dict[str, Named]:
         "second_stage": ready.start,
         "side_by_side": SideBySide(model=ready),
         "fifty_steps": UnderAttack(model=ready, attacks=(FIFTY_STEPS,), seed=ready.seed),
-        "referee": Referee(model=ready, eps=1 / 255, images=200),
+        "referee": Referee(model=ready, eps=2 / 255, images=200),
     }
 
 

@@ -16,13 +16,15 @@ from hw3lib.vae.bounds import (
     mutual_information,
 )
 from hw3lib.vae.exact import LinearGaussian
-from hw3lib.vae.model import VAE, mean_image, pixel_nll, sample_pixels
+from hw3lib.vae.model import VAE, Decoder, Encoder, mean_image, pixel_nll, sample_pixels
 from hw3lib.vae.objective import ElboObjective, evaluate_elbo
 
 __all__ = [
     "VAE",
+    "Decoder",
     "ElboObjective",
     "ElboTerms",
+    "Encoder",
     "LatentModel",
     "LinearGaussian",
     "active_dims",
