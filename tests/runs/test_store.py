@@ -235,14 +235,25 @@ def test_the_canary_of_a_published_run_sees_a_planted_fault(
 SHIPPED = list(published())
 
 
-@pytest.mark.parametrize("experiment", sorted({e.settings.experiment for e in SHIPPED}))
-def test_every_published_run_is_shipped_and_fresh(experiment):
+def test_every_published_run_is_shipped():
     for entry in SHIPPED:
-        if entry.settings.experiment == experiment:
-            stored = runs.find(entry.settings, weights=entry.weights)
-            assert stored is not None, f"{entry.settings.describe()} is not shipped"
-            assert stored.published
-            stored.verify()
+        stored = runs.find(entry.settings, weights=entry.weights)
+        assert stored is not None, f"{entry.settings.describe()} is not shipped"
+        assert stored.published
+
+
+EXPERIMENTS = sorted({entry.settings.experiment for entry in SHIPPED})
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("which", ["distinct", pytest.param("all", marks=pytest.mark.long)])
+def test_every_published_run_is_fresh(experiment, which):
+    """Many canaries are the same, such as those of one study on networks that differ in epochs."""
+    stored = [runs.find(e.settings) for e in SHIPPED if e.settings.experiment == experiment]
+    stored = [run for run in stored if run]
+    distinct = {tuple(run.canary): run for run in stored}
+    for run in stored if which == "all" else distinct.values():
+        run.verify()
 
 
 def test_training_settings_survive_json():

@@ -1,0 +1,75 @@
+"""The attack as others may have written it."""
+
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from hw3lib.experiments.part2.attacked import (
+    COURSE_FGSM,
+    COURSE_PGD,
+    canary_images,
+)
+from hw3lib.experiments.part2.deviations import (
+    COMBINATIONS,
+    CUTS,
+    WRITINGS,
+    Deviations,
+    Habits,
+    by_writing,
+    explanation,
+    nearest,
+    normalized,
+    pixels,
+    shares,
+)
+from tests.experiments.tiny import TINY
+
+
+def test_our_habits_make_our_attack():
+    """The first combination, in normalised units, is the library's FGSM in pixels."""
+    model, x, y = canary_images(TINY)
+    first = COMBINATIONS[0]
+    assert first == ("fgsm", "cross_entropy", "pixels", "eval")
+    attacked = pixels(Deviations(model=TINY).perturb(model, normalized(x), y, first))
+    assert attacked == pytest.approx(COURSE_FGSM(model, x, y), abs=1e-9)
+    pgd = COMBINATIONS[0]._replace(attack="pgd")
+    attacked = pixels(Deviations(model=TINY).perturb(model, normalized(x), y, pgd))
+    assert attacked == pytest.approx(COURSE_PGD(model, x, y), abs=1e-9)
+
+
+def test_every_habit_makes_another_attack():
+    model, x, y = canary_images(TINY)
+    study = Deviations(model=TINY)
+    fgsm = [h for h in COMBINATIONS if h.attack == "fgsm"]
+    made = [study.perturb(model, normalized(x), y, habits) for habits in fgsm]
+    for (first, a), (second, b) in itertools.combinations(zip(fgsm, made, strict=True), 2):
+        assert not torch.equal(a, b), (first, second)
+
+
+def test_what_habits_leave_is_found_by_their_names():
+    masks = np.arange(100) < 4 * np.arange(len(COMBINATIONS))[:, None]
+    run = SimpleNamespace(
+        results={"combinations": [list(habits) for habits in COMBINATIONS]}, arrays={"right": masks}
+    )
+    table = by_writing(run, "pgd")
+    assert list(table) == list(WRITINGS.values())
+    assert {tuple(row) for row in table.values()} == {tuple(CUTS.values())}
+    asked = Habits("pgd", "negative_logit", "unit", "train")
+    value = 0.04 * COMBINATIONS.index(asked)
+    assert shares(run)[asked].value == pytest.approx(value)
+    found = table["minus the logit, training mode"]["0 and 1"]
+    assert found == shares(run)[asked]
+    how, share = nearest(run, "pgd", value + 0.01)
+    assert how == "minus the logit, training mode, cut: 0 and 1"
+    assert share == found
+    assert nearest(run, "fgsm", 1.0)[1].value < 0.5  # of the other attack none
+    said = explanation(run, "pgd", value + 0.01)
+    assert (said.how, said.nearest) == (how, share)
+    assert said.explains
+    ours = Habits("pgd", "cross_entropy", "pixels", "eval")
+    assert said.ours == shares(run)[ours]
+    assert said.unit == shares(run)[ours._replace(clamp="unit")]
+    assert not explanation(run, "fgsm", 1.0).explains

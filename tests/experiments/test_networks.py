@@ -1,0 +1,55 @@
+"""The networks of part 2, and the report's numbers on them."""
+
+from hw3lib.book import report
+from hw3lib.book.report import reported
+from hw3lib.experiments.part2.attacked import (
+    SUITE,
+)
+from hw3lib.experiments.part2.networks import TRAINING_EPOCHS, networks
+from hw3lib.experiments.part2.resnet_training import TrainResNet
+from hw3lib.robust.defenses import Standard
+
+
+def test_the_networks_of_one_seed_share_what_they_should():
+    for dataset in ("shapes", "cifar10"):
+        nets = networks(dataset, seed=3)
+        assert nets.fgsm_defense.start == nets.pgd_defense.start == nets.pretrained
+        assert nets.half_a.seed == nets.half_b.seed != nets.half_c.seed
+        assert nets.half_a.start is nets.half_b.start is None  # nothing that saw the other half
+        assert nets.scratch.changed(augmented=True) == nets.augmented
+        assert {model.dataset for model in vars(nets).values()} == {dataset}
+        assert nets.smooth.changed(defense=Standard()) == nets.sharp
+        for name in ("fgsm", "pgd"):
+            long, short = getattr(nets, f"{name}_defense"), getattr(nets, f"{name}_short")
+            assert short.changed(epochs=long.epochs, keep=long.keep) == long
+            assert short.epochs <= long.epochs
+    # The ready-made network is one, as in the course.
+    assert networks("cifar10", seed=3).pretrained == networks("cifar10").pretrained
+    assert networks("shapes", seed=3).pretrained != networks("shapes").pretrained
+    assert networks("cifar10").pgd_defense.stages == [
+        40,
+        11,
+        33,
+        TRAINING_EPOCHS["cifar10"]["pgd_defense"],
+    ]
+    course = networks("cifar10").scratch
+    # The course's settings, but for the number of epochs.
+    assert course.changed(epochs=30) == TrainResNet(seed=course.seed)
+    assert (TrainResNet().epochs, course.epochs) == (30, TRAINING_EPOCHS["cifar10"]["scratch"])
+    assert (course.batch_size, course.learning_rate) == (128, 5e-4)
+    assert (course.momentum, course.weight_decay, course.schedule) == (0.9, 0.0, "step")
+    for dataset in ("shapes", "cifar10"):
+        for model in vars(networks(dataset, epochs=2)).values():
+            while model:
+                assert model.epochs == 2
+                model = model.start
+
+
+def test_the_reports_numbers_are_found_by_network_and_attack():
+    found = reported(["pretrained", "fgsm_defense"])
+    assert found["pretrained", "PGD"] == report.value("q2.pretrained.pgd")
+    assert set(found) == {
+        ("pretrained", "clean"), ("pretrained", "FGSM"), ("pretrained", "PGD"),
+        ("fgsm_defense", "clean"), ("fgsm_defense", "FGSM"),  # it has no PGD of this one
+    }  # fmt: skip
+    assert {attack for _, attack in found} <= {"clean", *SUITE}
