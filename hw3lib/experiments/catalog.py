@@ -27,7 +27,6 @@ from hw3lib.experiments.part2.evaluation import Checklist, RadiusCurves
 from hw3lib.experiments.part2.gradient_sign import GradientSign
 from hw3lib.experiments.part2.loss_against_batch import LossAgainstBatch
 from hw3lib.experiments.part2.networks import Networks, networks
-from hw3lib.experiments.part2.referee import Referee
 from hw3lib.experiments.part2.resnet_training import TrainResNet
 from hw3lib.experiments.part2.side_by_side import SideBySide
 from hw3lib.experiments.part2.transfer import TransferStudy
@@ -167,7 +166,6 @@ def only_cifar10(ready: TrainResNet) -> dict[str, Named]:
         "second_stage": ready.start,
         "side_by_side": SideBySide(model=ready),
         "fifty_steps": UnderAttack(model=ready, attacks=(FIFTY_STEPS,), seed=ready.seed),
-        "referee": Referee(model=ready, eps=2 / 255, images=200),
     }
 
 
