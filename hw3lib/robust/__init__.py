@@ -8,13 +8,11 @@ from hw3lib.robust.evaluate import (
     accuracy,
     correct,
     course_accuracy,
-    cross_matrix,
     eps_curve,
     restart_curve,
     step_curve,
     transfer_matrix,
     withstood,
-    worst_case,
 )
 from hw3lib.robust.modes import Classifier
 from hw3lib.robust.resnet import ResNet
@@ -35,7 +33,6 @@ __all__ = [
     "catastrophic_overfitting",
     "correct",
     "course_accuracy",
-    "cross_matrix",
     "eps_curve",
     "gradient_masking",
     "input_gradient",
@@ -44,5 +41,4 @@ __all__ = [
     "step_curve",
     "transfer_matrix",
     "withstood",
-    "worst_case",
 ]

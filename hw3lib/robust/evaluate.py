@@ -168,31 +168,7 @@ def eps_curve(
     return torch.stack(rows)
 
 
-# Several models, several attacks
-
-
-def cross_matrix(
-    models: Mapping[str, Classifier],
-    attacks: Mapping[str, Attack],
-    x: Tensor,
-    y: Tensor,
-    *,
-    seed: int = 0,
-    batch_size: int = 500,
-) -> dict[str, dict[str, Tensor]]:
-    """`withstood` for every model and attack: `matrix[model][attack]` is a mask (N,)."""
-    return {
-        name: {
-            label: withstood(model, attack, x, y, seed=seed, batch_size=batch_size)
-            for label, attack in attacks.items()
-        }
-        for name, model in models.items()
-    }
-
-
-def worst_case(masks: Mapping[str, Tensor]) -> Tensor:
-    """Where a model withstands every attack, (N,), from its row of the cross matrix."""
-    return torch.stack(list(masks.values())).all(0)
+# Several models
 
 
 @dataclass(frozen=True)

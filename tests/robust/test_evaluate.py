@@ -23,13 +23,11 @@ from hw3lib.robust.evaluate import (
     accuracy,
     correct,
     course_accuracy,
-    cross_matrix,
     eps_curve,
     restart_curve,
     step_curve,
     transfer_matrix,
     withstood,
-    worst_case,
 )
 from hw3lib.robust.resnet import ResNet
 
@@ -260,7 +258,6 @@ def measurements(attack=BEST):
         "withstood": lambda m, x, y: withstood(m, attack, x, y),
         "step_curve": lambda m, x, y: step_curve(m, attack, x, y),
         "eps_curve": lambda m, x, y: eps_curve(m, attack, x, y, [0.0, 0.02]),
-        "cross_matrix": lambda m, x, y: cross_matrix({"a": m}, {"b": attack}, x, y),
         "transfer_matrix": lambda m, x, y: transfer_matrix({"a": m}, attack, x, y),
         "gradient_masking": lambda m, x, y: gradient_masking(m, attack, x, y),
     }
@@ -466,20 +463,6 @@ def test_radii_that_make_no_curve_are_refused(radii, message):
 
 
 # Several models
-
-
-def test_the_cross_matrix_holds_every_pair_and_the_worst_case_is_below_each():
-    models = {"a": MODEL, "b": network(seed=1)}
-    attacks = {"fgsm": FGSM(0.01), "noise": SignNoise(0.1), "pgd": RANDOM}
-    matrix = cross_matrix(models, attacks, X, Y, seed=5, batch_size=10)
-    for (name, model), (label, attack) in itertools.product(models.items(), attacks.items()):
-        assert equal(matrix[name][label], withstood(model, attack, X, Y, seed=5))
-    worst = worst_case(matrix["a"])
-    for mask in matrix["a"].values():
-        assert (worst <= mask).all()
-    for image in range(len(X)):
-        assert worst[image] == all(mask[image] for mask in matrix["a"].values())
-    assert worst.sum() < min(mask.sum() for mask in matrix["a"].values())
 
 
 def similar(model, amount=0.3):
