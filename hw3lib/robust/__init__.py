@@ -1,8 +1,8 @@
 """Adversarial robustness of part 2: attacks, defences, and what still stands under attack."""
 
 from hw3lib.robust.attacks import FGSM, PGD, Attack, SignNoise, input_gradient, margin
+from hw3lib.robust.balls import Norm, Radius
 from hw3lib.robust.checklist import Finding, catastrophic_overfitting, gradient_masking
-from hw3lib.robust.checks import Radius
 from hw3lib.robust.defenses import AdversarialLoss, JoinedBatch, Standard
 from hw3lib.robust.evaluate import (
     accuracy,
@@ -15,7 +15,7 @@ from hw3lib.robust.evaluate import (
     withstood,
 )
 from hw3lib.robust.modes import Classifier
-from hw3lib.robust.resnet import ResNet
+from hw3lib.robust.resnet import EightBit, Normalize, ResNet
 
 __all__ = [
     "FGSM",
@@ -23,8 +23,11 @@ __all__ = [
     "AdversarialLoss",
     "Attack",
     "Classifier",
+    "EightBit",
     "Finding",
     "JoinedBatch",
+    "Norm",
+    "Normalize",
     "Radius",
     "ResNet",
     "SignNoise",

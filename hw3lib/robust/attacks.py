@@ -1,4 +1,4 @@
-"""Attacks on classifiers within an L-infinity ball around each image.
+"""Attacks on classifiers within a ball around each image.
 
 An attack is a frozen setting; images and labels come at the call: `PGD(eps=8/255)(model, x, y)`.
 Pixels lie in [0, 1] and so do radii; `from_normalized` takes the course's units. What the caller
@@ -9,16 +9,23 @@ global random state, also after an exception.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hw3lib.robust.checks import Radius, check_radius, check_step, checked
+from hw3lib.robust.balls import Ball, Norm, Radius, around, like, to_pixels
+from hw3lib.robust.checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    checked,
+    checked_radius,
+    checked_step,
+)
 from hw3lib.robust.modes import Classifier
 from hw3lib.robust.resnet import CIFAR10_STD, Approximation
 
@@ -28,7 +35,7 @@ class Attack(Protocol):
 
     @property
     def eps(self) -> Radius:
-        """Largest change of a pixel."""
+        """Radius of the ball: the largest change of a pixel, or in L2 of the image."""
         ...
 
     def __call__(
@@ -60,10 +67,27 @@ def negative_logit(logits: Tensor, y: Tensor) -> Tensor:
     return -logits.gather(1, y[:, None]).squeeze(1)
 
 
-LOSSES = {"cross_entropy": cross_entropy, "margin": margin, "negative_logit": negative_logit}
+UNDERFLOW = 87.0
+"""Where all other classes are so many nats behind, their float32 probabilities are 0."""
 
 
-Loss = Literal["cross_entropy", "margin", "negative_logit"]
+def followed_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy, (N,), or the margin where its gradient would underflow to 0.
+
+    Without it a network whose logits are large would look robust, since nothing would move.
+    """
+    gap = margin(logits, y)
+    return torch.where(gap < -UNDERFLOW, gap, cross_entropy(logits, y))
+
+
+LOSSES = {
+    "cross_entropy": followed_cross_entropy,
+    "margin": margin,
+    "negative_logit": negative_logit,
+}
+
+Loss = Literal["cross_entropy", "margin", "negative_logit"] | Callable[[Tensor, Tensor], Tensor]
+"""One of `LOSSES`, or a function of logits (N, classes) and labels (N,) that gives (N,)."""
 
 Look = Literal["exact", "fast"]
 """At the model itself, or at an approximation that is faster."""
@@ -81,37 +105,76 @@ def input_gradient(
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        logits = model(x)
+        logits = model(x.clone())  # a copy, for models that work in place
         if not logits.requires_grad:
             raise ValueError(
                 "the model's logits carry no gradient, and the attack follows the gradient; "
                 "take torch.no_grad, inference_mode or detach out of the model"
             )
-        (gradient,) = torch.autograd.grad(LOSSES[loss](logits.float(), y).sum(), x)
+        values = (loss if callable(loss) else LOSSES[loss])(logits.float(), y)
+        (gradient,) = torch.autograd.grad(values.sum(), x)
     return gradient, logits.detach()
 
 
-@dataclass(frozen=True)
-class SignNoise:
+class _Setting:
+    """What all attacks share: how they are shown, called, and given in other units."""
+
+    added_later: ClassVar[tuple[str, ...]] = ("look", "norm")
+    random: ClassVar[str] = ""  # what the generator is needed for
+
+    eps: Radius
+
+    @classmethod
+    def from_normalized(
+        cls, eps: float, *, std: Sequence[float] = CIFAR10_STD, **options: Any
+    ) -> Self:
+        """Radius, and step if given, in units of the normalised input.
+
+        A pixel changes by eps * std, with the standard deviation of its channel.
+        """
+        if options.get("step") is not None:
+            options["step"] = to_pixels(options["step"], std)
+        return cls(eps=to_pixels(eps, std), **options)  # type: ignore[call-arg]
+
+    def __call__(
+        self, model: Classifier, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Adversarial images; see `Attack`. The generator draws what is random."""
+        with checked(model, x, y, self.eps, generator, self.random) as pixels:
+            return self.perturb(model, pixels, y, generator=generator)
+
+    def perturb(
+        self, model: Classifier, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Adversarial images without checks, on the model in the mode it is in."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        values = [(part, getattr(self, part.name)) for part in fields(self) if part.repr]  # type: ignore[arg-type]
+        shown = [
+            f"{part.name}={value!r}"
+            for part, value in values
+            if part.name not in self.added_later or value != part.default
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _set(self, **values: Any) -> None:
+        """Replace fields of a frozen dataclass by what they were checked to mean."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True, repr=False)
+class SignNoise(_Setting):
     """Random signs of size eps on every pixel: what an attack has to beat."""
+
+    random: ClassVar[str] = "random signs"
 
     eps: Radius
     kind: Literal["sign_noise"] = field(default="sign_noise", repr=False)
 
     def __post_init__(self) -> None:
-        check_radius("eps", self.eps)
-
-    @classmethod
-    def from_normalized(cls, eps: float, std: Sequence[float] = CIFAR10_STD) -> Self:
-        """The same change in units of the normalised input."""
-        return cls(eps=_to_pixels(eps, std))
-
-    def __call__(
-        self, model: Classifier, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Noisy images; see `Attack`."""
-        with checked(model, x, y, self.eps, generator, "random signs"):
-            return self.perturb(model, x, y, generator=generator)
+        self._set(eps=checked_radius(self.eps))
 
     def perturb(
         self,
@@ -123,26 +186,11 @@ class SignNoise:
     ) -> Tensor:
         """Noisy images without checks."""
         signs = torch.randint(0, 2, x.shape, generator=generator, dtype=torch.int8)
-        return (x + _like(self.eps, x) * (2 * signs.to(x.device) - 1)).clamp(0, 1)
-
-
-class _Shown:
-    """Shows the fields of a dataclass; those `added_later` only where they are not the default."""
-
-    added_later: ClassVar[tuple[str, ...]] = ()
-
-    def __repr__(self) -> str:
-        values = [(part, getattr(self, part.name)) for part in fields(self) if part.repr]  # type: ignore[arg-type]
-        shown = [
-            f"{part.name}={value!r}"
-            for part, value in values
-            if part.name not in self.added_later or value != part.default
-        ]
-        return f"{type(self).__name__}({', '.join(shown)})"
+        return (x + like(self.eps, x) * (2 * signs.to(x.device) - 1)).clamp(0, 1)
 
 
 @dataclass(frozen=True, repr=False)
-class PGD(_Shown):
+class PGD(_Setting):
     """Projected gradient steps of equal size (Madry et al. 2018).
 
     Attributes:
@@ -157,9 +205,12 @@ class PGD(_Shown):
         loss: what the steps increase (decrease, if targeted).
         look: "exact" follows the gradient of the model itself; "fast" that of its approximation
             (`hw3lib.robust.resnet.Approximation`). What is fooled is for the model to say.
-    """
+        norm: of the ball. A step goes along the gradient's signs in "linf", along the gradient
+            itself in "l2".
 
-    added_later: ClassVar[tuple[str, ...]] = ("look",)
+    Raises:
+        TypeError, ValueError: a setting is not what it can be.
+    """
 
     eps: Radius
     steps: int = 10
@@ -170,33 +221,28 @@ class PGD(_Shown):
     targeted: bool = False
     loss: Loss = "cross_entropy"
     look: Look = "exact"
+    norm: Norm = "linf"
     kind: Literal["pgd"] = field(default="pgd", repr=False)
 
     def __post_init__(self) -> None:
-        check_radius("eps", self.eps)
+        _check_common(self)
+        self._set(eps=checked_radius(self.eps, self.norm))
         if self.step is not None:
-            check_step(self.step)
+            self._set(step=checked_step(self.step, self.eps))
         for name in ("steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: an attack needs at least 1")
+            check_count(name, getattr(self, name))
+        check_flag("random_start", self.random_start)
+        check_choice("keep", self.keep, ("last", "best"))
         if self.restarts > 1 and not self.random_start:
             raise ValueError(
                 f"restarts={self.restarts} from the same start would all be equal; "
                 "set random_start=True"
             )
 
-    @classmethod
-    def from_normalized(
-        cls,
-        eps: float,
-        *,
-        step: float | None = None,
-        std: Sequence[float] = CIFAR10_STD,
-        **options: Any,
-    ) -> Self:
-        """Radius and step in units of the normalised input: a pixel changes by eps * std."""
-        size = None if step is None else _to_pixels(step, std)
-        return cls(eps=_to_pixels(eps, std), step=size, **options)
+    @property
+    def random(self) -> str:  # type: ignore[override]
+        """What the generator is needed for."""
+        return "random starts" if self.random_start else ""
 
     @property
     def step_size(self) -> Radius:
@@ -207,115 +253,90 @@ class PGD(_Shown):
             return tuple(2.5 * eps / self.steps for eps in self.eps)
         return 2.5 * self.eps / self.steps
 
-    def __call__(
-        self, model: Classifier, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Adversarial images; see `Attack`. The generator draws the random starts."""
-        needed = "random starts" if self.random_start else ""
-        with checked(model, x, y, self.eps, generator, needed):
-            return self.perturb(model, x, y, generator=generator)
-
     def perturb(
         self, model: Classifier, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Adversarial images without checks, on the model in the mode it is in."""
-        model = self._seen(model)
+        seen, ball = self._seen(model), around(x, self.eps, self.norm)
         best, highest = x, torch.full((len(x),), -math.inf, device=x.device)
         for _ in range(self.restarts):
-            for point, logits in self._candidates(model, x, y, generator):
+            for point, logits in self._candidates(seen, ball, y, generator):
                 if logits is None:
                     return point
                 gain = self._gain(logits, y)
                 better = gain > highest
-                best = torch.where(better[:, None, None, None], point, best)
+                best = torch.where(better.view(-1, *(1,) * (x.ndim - 1)), point, best)
                 highest = torch.where(better, gain, highest)
         return best.detach()
 
     def steps_to_fool(
-        self,
-        model: Classifier,
-        x: Tensor,
-        y: Tensor,
-        *,
-        generator: torch.Generator | None = None,
+        self, model: Classifier, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """How many steps fool the model on each image, (N,) int64, whatever `keep` says.
 
         0 where it is wrong before the first step, `steps + 1` where no step of any restart fools
         it. An image that is fooled is not attacked further, so this is cheaper than `__call__`.
         """
-        needed = "random starts" if self.random_start else ""
-        with checked(model, x, y, self.eps, generator, needed):
-            seen = self._seen(model)
+        with checked(model, x, y, self.eps, generator, self.random) as pixels:
+            ball = around(pixels, self.eps, self.norm)
             taken = torch.full((len(x),), self.steps + 1, device=x.device)
             for _ in range(self.restarts):
-                start = self._start(x, generator)
+                start = self._start(ball, generator)
                 active = (taken > self.steps).nonzero().squeeze(1)
-                taken[active] = self._race(seen, x[active], y[active], start[active], model)
+                taken[active] = self._race(model, ball[active], y[active], start[active])
             return taken
 
-    def _race(
-        self, model: Classifier, x: Tensor, y: Tensor, start: Tensor, judge: Classifier
-    ) -> Tensor:
+    def _race(self, model: Classifier, ball: Ball, y: Tensor, point: Tensor) -> Tensor:
         """Steps that fool each image from these starts; images drop out once they are fooled.
 
-        The judge has to be fooled besides the model that is looked at, and alone by the last step.
+        The model has to be fooled besides what is looked at, and alone by the last step.
         """
-        taken = torch.full((len(x),), self.steps + 1, device=x.device)
-        lower, upper = bounds(x, self.eps)
-        active, point = torch.arange(len(x), device=x.device), start
-        for count in range(self.steps + 1):
+        seen = self._seen(model)
+        taken = torch.full((len(y),), self.steps + 1, device=y.device)
+        active = torch.arange(len(y), device=y.device)
+        for count in range(self.steps):
             if not len(active):
-                break
-            if count < self.steps:
-                gradient, logits = input_gradient(model, point, y, self.loss)
-            else:
-                with torch.no_grad():
-                    logits = judge(point)
-            # Not the sign of the gain: rounded logits can tie, and argmax decides ties.
-            fooled = (logits.argmax(1) == y) == self.targeted
-            if judge is not model and count < self.steps and fooled.any():
-                with torch.no_grad():
-                    verdict = judge(point[fooled]).argmax(1)
-                fooled[fooled.clone()] = (verdict == y[fooled]) == self.targeted
+                return taken
+            gradient, logits = input_gradient(seen, point, y, self.loss)
+            fooled = self._fooled(logits, y)
+            if seen is not model and fooled.any():
+                fooled[fooled.clone()] = self._fooled(_judged(model, point[fooled]), y[fooled])
             taken[active[fooled]] = count
-            if count < self.steps:
-                stays = ~fooled
-                active, y, lower, upper = active[stays], y[stays], lower[stays], upper[stays]
-                point = self._move(point[stays], gradient[stays], lower, upper)
+            stays = ~fooled
+            active, y, ball = active[stays], y[stays], ball[stays]
+            point = self._move(ball, point[stays], gradient[stays])
+        if len(active):
+            taken[active[self._fooled(_judged(model, point), y)]] = self.steps
         return taken
 
+    def _fooled(self, logits: Tensor, y: Tensor) -> Tensor:
+        # Not the sign of the gain: rounded logits can tie, and argmax decides ties.
+        return (logits.argmax(1) == y) == self.targeted
+
     def _candidates(
-        self, model: Classifier, x: Tensor, y: Tensor, generator: torch.Generator | None
+        self, model: Classifier, ball: Ball, y: Tensor, generator: torch.Generator | None
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Points of one run that may be returned, with their logits where these are compared."""
-        lower, upper = bounds(x, self.eps)
-        point = self._start(x, generator)
+        point = self._start(ball, generator)
         for _ in range(self.steps):
             gradient, logits = input_gradient(model, point, y, self.loss)
             if self.keep == "best":
                 yield point, logits
-            point = self._move(point, gradient, lower, upper)
+            point = self._move(ball, point, gradient)
         if self.keep == "last" and self.restarts == 1:
             yield point, None
         else:
-            with torch.no_grad():
-                yield point, model(point)
+            yield point, _judged(model, point)
 
-    def _start(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        if not self.random_start:
-            return x
-        uniform = 2 * torch.rand(x.shape, generator=generator).to(x) - 1
-        return (x + _like(self.eps, x) * uniform).clamp(0, 1)
+    def _start(self, ball: Ball, generator: torch.Generator | None) -> Tensor:
+        return ball.start(generator) if self.random_start else ball.x
 
     def _seen(self, model: Classifier) -> Classifier:
         """The model whose gradient is followed."""
         return model if self.look == "exact" else Approximation(model)
 
-    def _move(self, x: Tensor, gradient: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-        direction = -gradient.sign() if self.targeted else gradient.sign()
-        x = x + _like(self.step_size, x) * direction
-        return x.clamp(lower, upper)
+    def _move(self, ball: Ball, point: Tensor, gradient: Tensor) -> Tensor:
+        return ball.move(point, -gradient if self.targeted else gradient, self.step_size)
 
     def _gain(self, logits: Tensor, y: Tensor) -> Tensor:
         """Positive where the attack has what it wants."""
@@ -324,36 +345,28 @@ class PGD(_Shown):
 
 
 @dataclass(frozen=True, repr=False)
-class FGSM(_Shown):
+class FGSM(_Setting):
     """One step to the corner of the ball that the gradient's sign names (Goodfellow et al. 2015).
 
-    Attributes:
-        eps, targeted, loss, look: as in `PGD`, which this is with one step of size eps.
-    """
+    In L2 it is the step along the gradient to the surface of the ball (Miyato et al. 2017).
 
-    added_later: ClassVar[tuple[str, ...]] = ("look",)
+    Attributes:
+        eps, targeted, loss, look, norm: as in `PGD`, which this is with one step of size eps.
+
+    Raises:
+        TypeError, ValueError: a setting is not what it can be.
+    """
 
     eps: Radius
     targeted: bool = False
     loss: Loss = "cross_entropy"
     look: Look = "exact"
+    norm: Norm = "linf"
     kind: Literal["fgsm"] = field(default="fgsm", repr=False)
 
     def __post_init__(self) -> None:
-        check_radius("eps", self.eps)
-
-    @classmethod
-    def from_normalized(
-        cls, eps: float, *, std: Sequence[float] = CIFAR10_STD, **options: Any
-    ) -> Self:
-        """The same change in units of the normalised input: a pixel changes by eps * std."""
-        return cls(eps=_to_pixels(eps, std), **options)
-
-    def __call__(
-        self, model: Classifier, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Adversarial images; see `Attack`. Nothing is random here."""
-        return self._as_pgd(model, x, y, generator=generator)
+        _check_common(self)
+        self._set(eps=checked_radius(self.eps, self.norm))
 
     def perturb(
         self, model: Classifier, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
@@ -369,27 +382,23 @@ class FGSM(_Shown):
 
     @property
     def _as_pgd(self) -> PGD:
-        # A step of 1 leaves the ball from everywhere in it, and is projected to its corner.
-        pgd = PGD(self.eps, steps=1, step=1.0, targeted=self.targeted)
-        return replace(pgd, loss=self.loss, look=self.look)
+        # A step that leaves the ball from everywhere in it is projected to its surface.
+        step = 1.0 if self.norm == "linf" else 1.0 + 2 * self.eps  # type: ignore[operator]
+        return PGD(
+            self.eps, steps=1, step=step, targeted=self.targeted, loss=self.loss, look=self.look,
+            norm=self.norm,
+        )  # fmt: skip
 
 
-def bounds(x: Tensor, eps: Radius) -> tuple[Tensor, Tensor]:
-    """Least and greatest allowed pixels: the ball around x, cut by [0, 1]."""
-    size = _like(eps, x)
-    return (x - size).clamp(min=0), (x + size).clamp(max=1)
+def _check_common(attack: FGSM | PGD) -> None:
+    check_flag("targeted", attack.targeted)
+    if not callable(attack.loss):
+        check_choice("loss", attack.loss, tuple(LOSSES))
+    check_choice("look", attack.look, ("exact", "fast"))
+    check_choice("norm", attack.norm, ("linf", "l2"))
 
 
-def _to_pixels(size: float, std: Sequence[float]) -> tuple[float, ...]:
-    return tuple(size * channel for channel in std)
-
-
-def _like(size: Radius, x: Tensor) -> Tensor:
-    """A radius as a tensor that broadcasts over images x (N, C, H, W)."""
-    return _uploaded(size, x.dtype, x.device)
-
-
-@lru_cache(maxsize=64)  # an upload waits for the device
-def _uploaded(size: Radius, dtype: torch.dtype, device: torch.device) -> Tensor:
-    tensor = torch.tensor(size, dtype=dtype, device=device)
-    return tensor.view(-1, 1, 1) if tensor.ndim else tensor
+def _judged(model: Classifier, point: Tensor) -> Tensor:
+    """The model's own logits, without a graph."""
+    with torch.no_grad():
+        return model(point.clone())  # a copy, for models that work in place

@@ -9,11 +9,10 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-from hw3lib.robust.attacks import FGSM, PGD, SignNoise, input_gradient
+from hw3lib.data import generator
+from hw3lib.robust.attacks import FGSM, PGD, SignNoise, input_gradient, margin
 from hw3lib.robust.evaluate import OwnAttack, accuracy, correct, misled, withstood
 from hw3lib.robust.modes import Classifier, evaluating
-
-# The evaluation checklist
 
 SIGNIFICANCE = 0.01
 """Level at which a weaker attack counts as the stronger one."""
@@ -29,6 +28,12 @@ LEFT_AT_LARGE_EPS = 0.005
 
 ZERO_GRADIENTS = 0.01
 """Largest share of images without a gradient that passes."""
+
+CLIMBS = 0.75
+"""Smallest share of images that passes on which the gradient shows further up than chance does."""
+
+SAME_ANSWER = 1e-3
+"""Largest difference of two answers to one image that passes, as a share of the logits' range."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,8 @@ def gradient_masking(
         surrogate: another model, on which images are made for a transfer attack.
 
     Returns:
-        Findings by name: steps, restarts, large_eps, one_step, noise, zero_gradients, and transfer
-        if there is a surrogate.
+        Findings by name: steps, restarts, large_eps, one_step, noise, zero_gradients, direction,
+        deterministic, and transfer if there is a surrogate.
 
     Raises:
         ValueError: the model classifies no image rightly, or the attack is targeted.
@@ -86,16 +91,16 @@ def gradient_masking(
     # Other random numbers for the stronger one: with the same, restarts could not do worse.
     findings = {
         name: _not_stronger(claim, left(weaker, seed), left(stronger, seed + 1))
-        for name, (claim, weaker, stronger) in _comparisons(attack).items()
+        for name, (claim, weaker, stronger) in _comparisons(attack, x[0].numel()).items()
     }
     if surrogate is not None:
         wrong = misled({"": model}, attack, surrogate, x, y, right, seed, batch_size)[""]
         claim = "images made on another model do not fool more than those made on this one"
         findings["transfer"] = _not_stronger(claim, right & ~wrong, left(attack, seed + 1))
-    large = replace(attack, eps=LARGE_EPS, step=None, keep="best")
+    reach = LARGE_EPS * (x[0].numel() ** 0.5 if attack.norm == "l2" else 1)
+    large = replace(attack, eps=reach, step=None, keep="best")
     findings["large_eps"] = _nothing_left(left(large, seed))
-    findings["zero_gradients"] = _gradients_exist(model, attack, x[right], y[right], batch_size)
-    return findings
+    return findings | _local_findings(model, attack, x[right], y[right], seed, batch_size)
 
 
 def catastrophic_overfitting(fgsm_accuracy: float, pgd_accuracy: float) -> bool:
@@ -114,10 +119,14 @@ def catastrophic_overfitting(fgsm_accuracy: float, pgd_accuracy: float) -> bool:
     return pgd_accuracy < fgsm_accuracy / 2
 
 
-def _comparisons(attack: PGD) -> dict[str, tuple[str, OwnAttack, OwnAttack]]:
+def _comparisons(attack: PGD, num_pixels: int) -> dict[str, tuple[str, OwnAttack, OwnAttack]]:
     """Claims with an attack that should be the weaker and one that should be the stronger."""
     last = replace(attack, keep="last", restarts=1)
     start = replace(attack, random_start=True, restarts=1)
+    signs = attack.eps
+    if attack.norm == "l2":  # as long a change, spread over all pixels
+        assert not isinstance(signs, tuple)
+        signs = min(signs / num_pixels**0.5, LARGE_EPS)
     return {
         "steps": (
             "four times the steps do not help the defender",
@@ -131,12 +140,12 @@ def _comparisons(attack: PGD) -> dict[str, tuple[str, OwnAttack, OwnAttack]]:
         ),
         "one_step": (
             "one step does not fool more than many",
-            FGSM(attack.eps, loss=attack.loss),
+            FGSM(attack.eps, loss=attack.loss, norm=attack.norm),
             attack,
         ),
         "noise": (
             "random signs do not fool more than gradients",
-            SignNoise(attack.eps),
+            SignNoise(signs),
             attack,
         ),
     }
@@ -163,14 +172,46 @@ def _nothing_left(mask: Tensor) -> Finding:
     return Finding(claim, left <= LEFT_AT_LARGE_EPS, {"accuracy": left})
 
 
-def _gradients_exist(
-    model: Classifier, attack: PGD, x: Tensor, y: Tensor, batch_size: int
-) -> Finding:
+def _local_findings(
+    model: Classifier, attack: PGD, x: Tensor, y: Tensor, seed: int, batch_size: int
+) -> dict[str, Finding]:
+    """What gradients and repeated answers tell about images that are classified rightly."""
+    draws = generator(seed, "directions")
     with evaluating(model):
-        gradients = [
-            input_gradient(model, *batch, attack.loss)[0].flatten(1)
+        parts = [
+            _looked_at(model, attack, *batch, draws)
             for batch in zip(x.split(batch_size), y.split(batch_size), strict=True)
         ]
-    share = accuracy(torch.cat([(gradient == 0).all(1) for gradient in gradients])).value
-    claim = "the loss of every rightly classified image has a gradient"
-    return Finding(claim, share <= ZERO_GRADIENTS, {"share": share, "images": len(x)})
+    still, climbs, other = (accuracy(torch.cat(masks)).value for masks in zip(*parts, strict=True))
+    claims = {
+        "zero_gradients": (
+            "the loss of every rightly classified image has a gradient",
+            still <= ZERO_GRADIENTS,
+            still,
+        ),
+        "direction": (
+            "a step along the gradient's signs leads further up than one along random signs",
+            climbs >= CLIMBS,
+            climbs,
+        ),
+        "deterministic": ("the model answers alike when asked twice", other == 0, other),
+    }
+    return {
+        name: Finding(claim, passed, {"share": share, "images": len(x)})
+        for name, (claim, passed, share) in claims.items()
+    }
+
+
+def _looked_at(
+    model: Classifier, attack: PGD, x: Tensor, y: Tensor, draws: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Where there is no gradient, where it climbs further than chance, and where answers differ."""
+    gradient, logits = input_gradient(model, x, y, attack.loss)
+    noise = SignNoise(attack.eps if attack.norm == "linf" else 2 / 255)
+    chance = noise.perturb(model, x, y, generator=draws)
+    along = (x + (chance - x).abs() * gradient.sign()).clamp(0, 1)
+    with torch.no_grad():
+        higher = margin(model(along), y) > margin(model(chance), y)
+        change = (model(x.clone()) - logits).abs().amax(1)
+    still = (gradient == 0).flatten(1).all(1)
+    return still, higher & ~still, change > SAME_ANSWER * (logits.amax(1) - logits.amin(1))

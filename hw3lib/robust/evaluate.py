@@ -14,21 +14,31 @@ which random start an image gets depends on which images before it are still rig
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from tqdm import tqdm
 
 from hw3lib.data import generator
 from hw3lib.robust.attacks import FGSM, PGD, Attack, SignNoise
-from hw3lib.robust.checks import Radius, check_logits, checked
+from hw3lib.robust.balls import Norm, Radius, distance
+from hw3lib.robust.checks import check_inside, check_logits, checked
 from hw3lib.robust.modes import Classifier
 from hw3lib.stats import Interval, proportion
 
 OwnAttack = FGSM | PGD | SignNoise
 """An attack of which copies with other settings can be made."""
+
+AnyAttack = Attack | Callable[[Tensor, Tensor], Tensor]
+"""An attack, or one of another library that holds its model: images and labels to images."""
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""Images and labels a batch at a time, such as a `torch.utils.data.DataLoader` gives."""
 
 
 # Accuracy under attack
@@ -53,29 +63,37 @@ def course_accuracy(mask: Tensor, index: Tensor) -> Interval:
     return accuracy(mask[index])
 
 
-def correct(model: Classifier, x: Tensor, y: Tensor, *, batch_size: int = 500) -> Tensor:
+def correct(
+    model: Classifier, x: Tensor | Batches, y: Tensor | None = None, *, batch_size: int = 500
+) -> Tensor:
     """Where the largest logit is that of the label, (N,) bool, in evaluation mode.
 
     Args:
         model: pixels to logits.
-        x: (N, C, H, W) pixels in [0, 1].
-        y: (N,) int64 labels.
+        x: (N, C, H, W) pixels in [0, 1]; or batches of images and labels, in a fixed order, which
+            are moved to the model's device.
+        y: (N,) int64 labels; none with batches.
         batch_size: images that are classified at a time.
 
     Raises:
         ValueError, TypeError: what `hw3lib.robust.checks.checked` refuses.
     """
-    with checked(model, x, y, 0.0, None, "", probe=False), torch.no_grad():
-        logits = torch.cat([model(batch) for batch in x.split(batch_size)])
-        check_logits(logits, y)
-    return logits.argmax(1) == y
+    if y is None or not isinstance(x, Tensor):
+        return torch.cat([correct(model, *batch) for batch in _loaded(model, x, y)])
+    with checked(model, x, y, 0.0, None, "", probe=False) as pixels, torch.no_grad():
+        # Copies, for models that work in place.
+        answers = [model(batch.clone()) for batch in pixels.split(batch_size)]
+        for answer in answers:
+            check_logits(answer, y)
+        right: Tensor = torch.cat(answers).argmax(1) == y
+    return right
 
 
 def withstood(
     model: Classifier,
-    attack: Attack,
-    x: Tensor,
-    y: Tensor,
+    attack: AnyAttack,
+    x: Tensor | Batches,
+    y: Tensor | None = None,
     *,
     seed: int = 0,
     batch_size: int = 500,
@@ -83,14 +101,19 @@ def withstood(
     """Where the model is right before and after the attack, (N,) bool.
 
     Args:
-        model, x, y, batch_size: as in `correct`.
-        attack: untargeted. `PGD(keep="best")` leaves an image alone as soon as a step fools it.
+        model, x, y, batch_size: as in `correct`; of batches that are loaded the size is theirs.
+        attack: untargeted. `PGD(keep="best")` leaves an image alone as soon as a step fools it. An
+            attack of another library, which holds its model, is called with images and labels.
         seed: of the attack's random numbers.
 
     Raises:
-        ValueError: the attack is targeted.
+        ValueError: the attack is targeted, or leaves its ball or the pixel range.
     """
-    return restart_curve(model, attack, x, y, seed=seed, batch_size=batch_size)[-1]
+    draws = _draws(attack, seed)
+    if y is None or not isinstance(x, Tensor):
+        loaded = _loaded(model, x, y)
+        return torch.cat([_curve(model, attack, *b, draws, len(b[1]))[-1] for b in loaded])
+    return _curve(model, attack, x, y, draws, batch_size)[-1]
 
 
 def restart_curve(
@@ -106,8 +129,7 @@ def restart_curve(
 
     Row r equals `withstood` with r restarts, and row 0 is `correct`.
     """
-    right = correct(model, x, y, batch_size=batch_size)
-    return torch.stack([right, *_runs(model, attack, x, y, right, seed, batch_size)])
+    return _curve(model, attack, x, y, _draws(attack, seed), batch_size)
 
 
 def step_curve(
@@ -163,7 +185,8 @@ def eps_curve(
     rows = []
     for eps in eps_values:
         if torch.tensor(eps).any():
-            *_, right = _runs(model, replace(attack, eps=eps), x, y, right, seed, batch_size)
+            scaled = replace(attack, eps=eps)
+            *_, right = _runs(model, scaled, x, y, right, _draws(scaled, seed), batch_size)
         rows.append(right)
     return torch.stack(rows)
 
@@ -236,40 +259,95 @@ def transfer_matrix(
 # Helpers
 
 
+def _loaded(
+    model: Classifier, batches: Tensor | Batches, y: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches on the model's device, with a progress bar on a terminal where it takes long."""
+    if isinstance(batches, Tensor):
+        raise TypeError("images came without labels; pass both, or batches of both")
+    if y is not None:
+        raise TypeError(
+            f"images are a {type(batches).__name__}; with labels beside them they must be a tensor "
+            "(torch.as_tensor), and batches of images and labels come alone"
+        )
+    weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    bar = tqdm(batches, unit="batch", leave=False, delay=2, disable=None)
+    with torch.random.fork_rng(devices=[]):  # a loader draws from the global numbers as it starts
+        loaded = iter(bar)
+        first = next(loaded, None)
+    for images, labels in () if first is None else itertools.chain([first], loaded):
+        device = images.device if weight is None else weight.device
+        yield images.to(device), labels.to(device)
+
+
 def _batches(mask: Tensor, batch_size: int) -> Iterator[Tensor]:
     """Indices of the true entries, `batch_size` at a time; nothing if there are none."""
     if mask.any():
         yield from mask.nonzero().squeeze(1).split(batch_size)
 
 
+def _draws(attack: AnyAttack, seed: int) -> list[torch.Generator]:
+    """The random numbers of each restart."""
+    restarts = attack.restarts if isinstance(attack, PGD) else 1
+    return [generator(seed, "attack", restart) for restart in range(restarts)]
+
+
+def _curve(
+    model: Classifier,
+    attack: AnyAttack,
+    x: Tensor,
+    y: Tensor,
+    draws: list[torch.Generator],
+    batch_size: int,
+) -> Tensor:
+    """Where the model is right after 0, 1, ... restarts, (restarts + 1, N)."""
+    right = correct(model, x, y, batch_size=batch_size)
+    return torch.stack([right, *_runs(model, attack, x, y, right, draws, batch_size)])
+
+
 def _runs(
     model: Classifier,
-    attack: Attack,
+    attack: AnyAttack,
     x: Tensor,
     y: Tensor,
     right: Tensor,
-    seed: int,
+    draws: list[torch.Generator],
     batch_size: int,
 ) -> Iterator[Tensor]:
     """Which of the images that are right stay so, after each restart; a run attacks no others."""
     _check_untargeted(attack)
-    restarts, run = 1, attack
-    if isinstance(attack, PGD):
-        restarts, run = attack.restarts, replace(attack, restarts=1)
-    for restart in range(restarts):
-        right, draws = right.clone(), generator(seed, "attack", restart)
+    run = replace(attack, restarts=1) if isinstance(attack, PGD) else attack
+    for numbers in draws:
+        right = right.clone()
         for batch in _batches(right, batch_size):
-            right[batch] = _survives(model, run, x[batch], y[batch], draws)
+            right[batch] = _survives(model, run, x[batch], y[batch], numbers)
         yield right
 
 
 def _survives(
-    model: Classifier, attack: Attack, x: Tensor, y: Tensor, draws: torch.Generator
+    model: Classifier, attack: AnyAttack, x: Tensor, y: Tensor, draws: torch.Generator
 ) -> Tensor:
     """Where one run leaves the model right, (N,), for images right before."""
     if isinstance(attack, PGD) and attack.keep == "best":
         return attack.steps_to_fool(model, x, y, generator=draws) > attack.steps
-    return correct(model, attack(model, x, y, generator=draws), y, batch_size=len(x))
+    return correct(model, attacked(model, attack, x, y, draws), y, batch_size=len(x))
+
+
+def attacked(
+    model: Classifier, attack: AnyAttack, x: Tensor, y: Tensor, draws: torch.Generator
+) -> Tensor:
+    """Adversarial images (N, C, H, W) by any attack.
+
+    Raises:
+        ValueError: they are outside of the ball of an attack that tells its model at the call.
+    """
+    if "generator" not in inspect.signature(attack).parameters:
+        return cast(Callable[[Tensor, Tensor], Tensor], attack)(x, y).detach()
+    own = cast(Attack, attack)
+    images = own(model, x, y, generator=draws)
+    norm: Norm = getattr(own, "norm", "linf")
+    check_inside(float(distance(x, images, norm).max()), own.eps, own)
+    return images
 
 
 def misled(
@@ -287,13 +365,13 @@ def misled(
     wrong = {name: torch.zeros_like(made) for name in targets}
     draws = generator(seed, "attack")
     for batch in _batches(made, batch_size):
-        images = attack(source, x[batch], y[batch], generator=draws)
+        images = attacked(source, attack, x[batch], y[batch], draws)
         for name, model in targets.items():
             wrong[name][batch] = ~correct(model, images, y[batch], batch_size=batch_size)
     return wrong
 
 
-def _check_untargeted(attack: Attack) -> None:
+def _check_untargeted(attack: AnyAttack) -> None:
     if getattr(attack, "targeted", False):
         raise ValueError(
             f"{attack} is targeted, so it would take the true labels for those to reach; "
@@ -304,7 +382,7 @@ def _check_untargeted(attack: Attack) -> None:
 def _check_ascending(eps_values: Sequence[Radius]) -> None:
     if not eps_values:
         raise ValueError("eps_values is empty; pass at least one radius")
-    for smaller, larger in pairwise(eps_values):
+    for smaller, larger in itertools.pairwise(eps_values):
         if not (torch.tensor(smaller) <= torch.tensor(larger)).all():
             raise ValueError(
                 f"eps_values go from {smaller} to {larger}, but they must ascend: an image that a "

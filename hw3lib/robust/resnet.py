@@ -39,6 +39,18 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std
 
 
+class EightBit(nn.Module):
+    """Round pixels to the 256 levels of a saved picture; gradients pass as if it did nothing.
+
+    `nn.Sequential(EightBit(), model)` is what a model makes of pictures that were saved as files:
+    an attack withstood by it, but not by the model, does not survive saving. The straight-through
+    gradient (Bengio et al. 2013) keeps the rounding from hiding the model from the attack.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + ((x * 255).round() / 255 - x).detach()
+
+
 class ResNet(nn.Module):
     """Four stages of residual blocks (He et al. 2016), ResNet-18 by default.
 

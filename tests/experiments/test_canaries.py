@@ -33,8 +33,8 @@ def survives_all(model, attack, x, y, draws):
     return torch.ones(len(y), dtype=torch.bool)
 
 
-def forgets_who_was_wrong(model, attack, x, y, right, seed, batch_size):
-    yield from HONEST["_runs"](model, attack, x, y, torch.ones_like(right), seed, batch_size)
+def forgets_who_was_wrong(model, attack, x, y, right, draws, batch_size):
+    yield from HONEST["_runs"](model, attack, x, y, torch.ones_like(right), draws, batch_size)
 
 
 def misleads_nobody(targets, attack, source, x, y, made, seed, batch_size):

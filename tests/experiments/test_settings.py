@@ -61,5 +61,5 @@ def test_canaries_notice_another_attack_defence_or_schedule():
     assert base != TINY.changed(erased=8).canary()
     honest = UnderAttack(model=TINY, attacks=(PGD(0.03),)).canary()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PGD, "_move", lambda _self, x, *_: x)
+        patch.setattr(PGD, "_move", lambda _self, _ball, point, _gradient: point)
         assert UnderAttack(model=TINY, attacks=(PGD(0.03),)).canary() != pytest.approx(honest)

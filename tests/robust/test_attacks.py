@@ -3,6 +3,7 @@ import itertools
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -385,11 +386,43 @@ def test_a_radius_of_one_or_more_asks_for_255ths(kind):
         ({"restarts": 3}, "random_start=True"),
         ({"step": 0.0}, "must be positive"),
         ({"step": math.nan}, "must be positive"),
+        ({"steps": 2.5}, "steps=2.5: it must be a whole number"),
+        ({"steps": True}, "steps=True: it must be a whole number"),
+        ({"step": "0.1"}, "step='0.1': it must be a number"),
+        ({"step": (0.1, 0.2)}, "has 2 channels, eps=.* has 3"),
+        ({"random_start": 1}, "random_start=1: it must be True or False"),
+        ({"targeted": "no"}, "targeted='no': it must be True or False"),
+        ({"keep": "bset"}, "keep='bset': choose one of 'last', 'best'"),
+        ({"loss": "ce"}, "loss='ce': choose one of 'cross_entropy', 'margin'"),
+        ({"look": "quick"}, "look='quick': choose one of 'exact', 'fast'"),
+        ({"norm": "l1"}, "norm='l1': choose one of 'linf', 'l2'"),
+        ({"eps": None}, "eps=None: it must be a number"),
+        ({"eps": []}, r"eps=\[\]: it must be a number"),
+        ({"eps": ["a", "b"]}, "it must be a number"),
+        ({"eps": math.inf}, "a radius cannot be"),
     ],
 )
 def test_wrong_settings_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        PGD(0.1, **options)
+    with pytest.raises((TypeError, ValueError), match=message):
+        PGD(**{"eps": (0.1, 0.1, 0.1)} | options)
+
+
+@pytest.mark.parametrize("kind", [FGSM, PGD, SignNoise])
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        (np.float64(0.25), 0.25),
+        (torch.tensor(0.25), 0.25),
+        ([0.25, 0.5, 0.125], (0.25, 0.5, 0.125)),
+        (np.array([0.25, 0.5, 0.125]), (0.25, 0.5, 0.125)),
+        (torch.tensor([0.25, 0.5, 0.125]), (0.25, 0.5, 0.125)),
+    ],
+)
+def test_radii_come_from_what_holds_numbers(kind, given, taken):
+    attack = kind(given)
+    assert attack.eps == taken
+    assert attack == kind(taken)
+    assert hash(attack) == hash(kind(taken))
 
 
 X, Y = torch.rand(4, 3, 8, 8, generator=rng()), torch.zeros(4, dtype=torch.int64)
@@ -406,6 +439,12 @@ MODEL = Linear(size=8, dtype=torch.float32)
         (X[:0], Y[:0], ValueError, "at least one image"),
         (X, Y[:3], ValueError, "4 images, but labels of shape"),
         (X, Y.float(), TypeError, "int64 class numbers"),
+        (X, nn.functional.one_hot(Y, 2).float(), ValueError, r"one-hot, pass y.argmax\(1\)"),
+        (X, Y.tolist(), TypeError, "labels are a list"),
+        (X.tolist(), Y, TypeError, "x is a list"),
+        (X.numpy(), Y, TypeError, "x is a ndarray"),
+        (X.bfloat16(), Y, TypeError, "steps near 1 are as large as the radii"),
+        (X.half(), Y, TypeError, "steps near 1 are as large as the radii"),
         (X, Y.int(), TypeError, "int64 class numbers"),
         (X, Y + 2, ValueError, "but the model has 2 classes"),
         (X, Y - 1, ValueError, "but the model has 2 classes"),
@@ -427,6 +466,12 @@ def test_a_model_that_returns_nan_is_refused():
         FGSM(0.1)(lambda x: MODEL(x) * math.nan, X, Y)
 
 
+@pytest.mark.parametrize("wrap", [lambda z: (z, z), lambda z: {"logits": z}], ids=["tuple", "dict"])
+def test_a_model_that_returns_no_tensor_is_refused(wrap):
+    with pytest.raises(TypeError, match=r"returns a (tuple|dict).*pass a function that picks it"):
+        FGSM(0.1)(lambda x: wrap(MODEL(x)), X, Y)
+
+
 def test_a_model_that_returns_no_matrix_is_refused():
     with pytest.raises(ValueError, match="need logits"):
         FGSM(0.1)(lambda x: x.flatten(1).sum(1), X, Y)
@@ -435,6 +480,37 @@ def test_a_model_that_returns_no_matrix_is_refused():
 def test_a_model_without_gradient_is_refused():
     with pytest.raises(ValueError, match="carry no gradient"):
         FGSM(0.1)(lambda x: MODEL(x).detach(), X, Y)
+
+
+def test_a_loss_of_the_users_own_is_followed():
+    def runner_up(logits, y):
+        return -logits.gather(1, y[:, None]).squeeze(1)
+
+    attack = PGD(0.1, steps=3, loss=runner_up)
+    assert torch.equal(attack(MODEL, X, Y), PGD(0.1, steps=3, loss="negative_logit")(MODEL, X, Y))
+
+
+@pytest.mark.parametrize("scale", [1, 1e3, 1e6, 1e9])
+def test_large_logits_do_not_look_robust(scale):
+    attack = PGD(0.01, steps=3)
+    wanted = MODEL(attack(MODEL, X, Y)).argmax(1)
+    assert torch.equal(MODEL(attack(lambda x: MODEL(x) * scale, X, Y)).argmax(1), wanted)
+
+
+@pytest.mark.parametrize("shape", [(6, 12), (6, 3, 12), (6, 3, 2, 2, 2)], ids=str)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_best_point_of_images_of_any_shape_is_their_own(shape, norm):
+    x = torch.rand(shape, generator=rng(1))
+    weight = torch.randn(shape[1:], generator=rng(2))
+
+    def model(z):
+        score = ((z - 0.5) * weight).flatten(1).sum(1)
+        return torch.stack([score, (3 * score).sin()], 1)
+
+    y = model(x).argmax(1)
+    attack = PGD(0.4, steps=5, keep="best", norm=norm)
+    one_by_one = [attack(model, x[i : i + 1], y[i : i + 1]) for i in range(6)]
+    torch.testing.assert_close(attack(model, x, y), torch.cat(one_by_one))
 
 
 def test_attacks_work_where_gradients_are_switched_off():

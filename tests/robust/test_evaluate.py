@@ -5,19 +5,22 @@ import inspect
 import itertools
 import math
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from hw3lib.data import generator
 from hw3lib.experiments.part2 import referee
 from hw3lib.experiments.part2.referee import autoattack
 from hw3lib.robust import attacks, checklist
-from hw3lib.robust.attacks import FGSM, PGD, SignNoise
+from hw3lib.robust.attacks import FGSM, PGD, SignNoise, cross_entropy
 from hw3lib.robust.checklist import catastrophic_overfitting, gradient_masking
 from hw3lib.robust.evaluate import (
     accuracy,
@@ -536,7 +539,10 @@ def test_a_share_of_no_image_is_refused():
 
 # The checklist
 
-HONEST = {"steps", "restarts", "large_eps", "one_step", "noise", "zero_gradients", "transfer"}
+HONEST = {
+    "steps", "restarts", "large_eps", "one_step", "noise", "zero_gradients", "direction",
+    "deterministic", "transfer",
+}  # fmt: skip
 
 
 def failures(model, attack=None, surrogate=MODEL):
@@ -563,14 +569,33 @@ def test_without_a_surrogate_there_is_no_finding_on_transfer():
 @pytest.mark.parametrize(
     ("masked", "flags"),
     [
-        (lambda x: MODEL((x * 32).round() / 32), {"zero_gradients", "large_eps", "transfer"}),
-        (lambda x: MODEL(x) * 1e9, {"zero_gradients", "large_eps", "transfer"}),
-        (lambda x: MODEL(x + 1e-3 * (x * 1e5).sin()), {"transfer"}),
+        (lambda x: MODEL((x * 32).round() / 32), {"zero_gradients", "direction", "transfer"}),
+        (lambda x: MODEL(x + 1e-3 * (x * 1e5).sin()), {"direction", "transfer"}),
+        (lambda x: MODEL(x) + torch.randn(len(x), 5).to(x), {"deterministic"}),
     ],
-    ids=["rounded pixels", "a huge temperature", "a ripple on the pixels"],
+    ids=["rounded pixels", "a ripple on the pixels", "answers at random"],
 )
 def test_masked_gradients_are_flagged(masked, flags):
-    assert failures(masked) >= flags
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        assert failures(masked) >= flags
+
+
+def test_a_loss_that_underflows_is_flagged_and_ours_is_followed_where_it_would():
+    def hot(x):
+        return MODEL(x) * 1e9
+
+    assert failures(hot, PGD(0.01, loss=cross_entropy)) >= {"zero_gradients", "direction"}
+    assert failures(hot) <= {"transfer"}  # both are fooled, and either may be by some images more
+    assert equal(withstood(hot, PGD(0.01, keep="best"), X, Y), robust_by_margin(hot))
+
+
+def robust_by_margin(model):
+    return withstood(model, PGD(0.01, keep="best", loss="margin"), X, Y)
+
+
+def test_the_checklist_takes_l2_attacks():
+    assert failures(MODEL, PGD(0.2, norm="l2"), surrogate=similar(MODEL)) == set()
 
 
 @dataclass(frozen=True)
@@ -630,8 +655,8 @@ def test_findings_show_the_numbers_behind_them():
 
 
 def test_only_images_that_are_right_need_a_gradient():
-    findings = gradient_masking(lambda x: MODEL(x) * 1e9, BEST, X, Y)
-    right = int(correct(MODEL, X, Y).sum())
+    findings = gradient_masking(lambda x: MODEL((x * 32).round() / 32), BEST, X, Y)
+    right = int(correct(MODEL, (X * 32).round() / 32, Y).sum())
     assert findings["zero_gradients"].numbers == {"share": 1, "images": right}
     assert right < len(X)
 
@@ -780,3 +805,113 @@ def test_the_exact_approximation_changes_nothing(seen):
     for attack in (one for one in ATTACKS if hasattr(one, "look")):
         fast = replace(attack, look="fast")
         assert torch.equal(withstood(MODEL, fast, X, Y), withstood(MODEL, attack, X, Y))
+
+
+# What else may be given
+
+
+@pytest.mark.parametrize("attack", [FGSM(0.015), BEST, RANDOM], ids=repr)
+@pytest.mark.parametrize("batch_size", [5, 43])
+def test_batches_that_are_loaded_give_what_tensors_give(attack, batch_size):
+    loader = DataLoader(TensorDataset(X, Y), batch_size)
+    assert equal(correct(MODEL, loader), correct(MODEL, X, Y))
+    assert equal(withstood(MODEL, attack, loader, seed=3), withstood(MODEL, attack, X, Y, seed=3))
+
+
+def test_images_without_labels_and_images_that_are_no_tensor_are_told():
+    with pytest.raises(TypeError, match="images came without labels"):
+        withstood(MODEL, BEST, X)
+    with pytest.raises(TypeError, match="images are a ndarray; with labels beside them"):
+        withstood(MODEL, BEST, X.numpy(), Y)
+    with pytest.raises(TypeError, match="labels are a list"):
+        withstood(MODEL, BEST, X, Y.tolist())
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """An attack of the user's own that goes twice as far as it says."""
+
+    eps: float = 0.01
+
+    def __call__(self, model, x, y, *, generator=None):
+        return FGSM(2 * self.eps)(model, x, y)
+
+
+def test_an_attack_that_leaves_its_ball_does_not_count():
+    with pytest.raises(ValueError, match=r"changed an image by 0.02, but its radius is 0.01"):
+        withstood(MODEL, Leaves(), X, Y)
+
+
+def test_an_attack_of_another_library_holds_its_model():
+    peer = pytest.importorskip("torchattacks").PGD(MODEL, 0.015, 0.004, 10, random_start=False)
+    ours = PGD(0.015, step=0.004)
+    assert equal(withstood(MODEL, peer, X, Y), withstood(MODEL, ours, X, Y))
+
+
+def test_a_model_that_works_in_place_leaves_the_images():
+    def in_place(x):
+        return MODEL(x.sub_(0.1))
+
+    before = X.clone()
+    assert equal(withstood(in_place, BEST, X, Y), withstood(lambda x: MODEL(x - 0.1), BEST, X, Y))
+    assert torch.equal(X, before)
+
+
+def test_images_with_a_graph_or_from_inference_mode_are_attacked_like_any():
+    wanted, x = withstood(MODEL, BEST, X, Y), X.clone().requires_grad_()
+    assert equal(withstood(MODEL, BEST, x, Y), wanted)
+    assert not FGSM(0.01)(MODEL, x, Y).requires_grad
+    with torch.inference_mode():
+        assert equal(withstood(MODEL, BEST, X + 0, Y), wanted)
+
+
+class Switching(nn.Module):
+    """Has a switch of its own beside the mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.noisy = True
+
+    def train(self, mode=True):
+        self.noisy = mode
+        return super().train(mode)
+
+    def forward(self, x):
+        return MODEL(x) * (float("nan") if self.noisy else 1)
+
+
+def test_a_switch_of_the_models_own_is_turned_and_put_back():
+    model = Switching()
+    assert equal(withstood(model, BEST, X, Y), withstood(MODEL, BEST, X, Y))
+    assert model.noisy
+    assert model.training
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda network: lambda x: network(x),
+    lambda network: partial(lambda x, scale: network(x) * scale, scale=1.0),
+    lambda network: network.forward,
+    lambda network: (lambda models: lambda x: models[0](x))([network]),
+])  # fmt: skip
+def test_a_module_inside_a_function_is_measured_in_evaluation_mode_and_learns_nothing(wrap):
+    network = training_network()
+    x, y = own_answers(network)
+    before = owned(network, x, y)
+    assert equal(withstood(wrap(network), FGSM(0.01), x, y), withstood(network, FGSM(0.01), x, y))
+    assert owned(network, x, y) == before
+
+
+def test_threads_that_share_a_network_leave_it_as_it_was():
+    network = training_network()
+    x, y = own_answers(network)
+    wanted, before = withstood(network, BEST, x, y), owned(network, x, y)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: withstood(network, BEST, x, y), range(12)))
+    assert all(equal(mask, wanted) for mask in found)
+    assert owned(network, x, y) == before
+
+
+def test_what_a_model_raises_says_what_it_was_given():
+    with pytest.raises(RuntimeError) as caught:
+        FGSM(0.1)(MODEL, X[:2].movedim(1, -1), Y[:2])
+    assert "given pixels of shape (2, 8, 8, 3) (channels last" in caught.value.__notes__[0]

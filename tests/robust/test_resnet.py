@@ -8,12 +8,20 @@ from torch import nn
 from torchvision.models import resnet18 as torchvision_resnet18
 
 from hw3lib import data
+from hw3lib.data import to_pixels
 from hw3lib.experiments.part2 import zoo
 from hw3lib.experiments.part2.resnet_training import _half, pretraining
 from hw3lib.experiments.part2.zoo import resnet18
-from hw3lib.robust.attacks import PGD
+from hw3lib.robust.attacks import FGSM, PGD
 from hw3lib.robust.evaluate import correct, withstood
-from hw3lib.robust.resnet import CIFAR10_MEAN, CIFAR10_STD, Approximation, Normalize, ResNet
+from hw3lib.robust.resnet import (
+    CIFAR10_MEAN,
+    CIFAR10_STD,
+    Approximation,
+    EightBit,
+    Normalize,
+    ResNet,
+)
 
 
 def course_network():
@@ -57,6 +65,31 @@ def test_normalisation_follows_the_model_and_survives_deepcopy_and_half_precisio
     model = copy.deepcopy(ResNet(width=4, blocks=1)).double()
     assert model.normalize.mean.dtype == torch.float64
     assert model(torch.rand(2, 3, 32, 32, dtype=torch.float64)).shape == (2, 10)
+
+
+def test_saving_as_a_picture_moves_pixels_to_levels_and_lets_gradients_pass():
+    x = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    saved = EightBit()(x)
+    torch.testing.assert_close(saved, to_pixels((saved * 255).round().to(torch.uint8)))
+    assert (saved - x).abs().max() <= 0.5 / 255 + 1e-6
+    (gradient,) = torch.autograd.grad((saved * x.detach()).sum(), x)
+    assert torch.equal(gradient, x.detach())
+
+
+@pytest.mark.parametrize(("levels", "survives"), [(0.4, False), (1, True), (8, True)])
+def test_an_attack_survives_saving_if_it_moves_pixels_by_whole_levels(levels, survives):
+    generator = torch.Generator().manual_seed(1)
+    levels_of_x = torch.randint(20, 230, (64, 3, 4, 4), generator=generator, dtype=torch.uint8)
+    x = to_pixels(levels_of_x)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    nn.init.normal_(model[1].weight, generator=generator)
+    nn.init.zeros_(model[1].bias)
+    y, attack = model(x).argmax(1), FGSM(levels / 255)
+    plain, saved = (
+        withstood(one, attack, x, y) for one in (model, nn.Sequential(EightBit(), model))
+    )
+    assert not plain.all()
+    assert torch.equal(saved, plain if survives else torch.ones_like(plain))
 
 
 @pytest.mark.parametrize("argument", ["num_classes", "width", "blocks"])

@@ -19,7 +19,7 @@ from hw3lib.experiments.part2.attacked import (
 )
 from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
 from hw3lib.robust.attacks import FGSM, PGD
-from hw3lib.robust.checks import Radius
+from hw3lib.robust.balls import Radius
 from hw3lib.robust.evaluate import correct, restart_curve, step_curve, withstood
 from hw3lib.robust.modes import Classifier
 from hw3lib.runs.settings import Context, Outcome

@@ -13,7 +13,8 @@ from hw3lib.experiments.base import Experiment, device_of, outcome
 from hw3lib.experiments.part2.attacked import canary_losses, test_images
 from hw3lib.experiments.part2.evaluation import EIGHT
 from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
-from hw3lib.robust.attacks import FGSM, PGD, bounds
+from hw3lib.robust.attacks import FGSM, PGD
+from hw3lib.robust.balls import LinfBall
 from hw3lib.robust.checks import checked
 from hw3lib.robust.evaluate import _batches, correct
 from hw3lib.robust.modes import Classifier
@@ -60,7 +61,8 @@ def autoattack(
         for batch in _batches(right, batch_size):
             # It takes views, which the layout channels_last does not have.
             images = attack(x[batch].float().contiguous(), y[batch]).to(x)
-            images = images.clamp(*bounds(x[batch], eps))
+            ball = LinfBall.around(x[batch], eps)
+            images = images.clamp(ball.lower, ball.upper)
             right[batch] = correct(model, images, y[batch], batch_size=batch_size)
     return right
 

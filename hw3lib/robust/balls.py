@@ -1,0 +1,135 @@
+"""The balls that attacks stay in: L-infinity and L2 around each image, cut by the pixel range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, Protocol, Self
+
+import torch
+from torch import Tensor
+
+Radius = float | tuple[float, ...]
+"""One number for all channels, or one for each (of an L-infinity ball)."""
+
+Norm = Literal["linf", "l2"]
+"""What measures the change of an image: its largest pixel, or the root of its squares' sum."""
+
+
+class Ball(Protocol):
+    """Images (N, ...) that an attack may reach, one ball for each."""
+
+    @property
+    def x(self) -> Tensor:
+        """Their centres."""
+        ...
+
+    def start(self, generator: torch.Generator | None) -> Tensor:
+        """A uniform point of each ball, cut by the pixel range."""
+        ...
+
+    def move(self, point: Tensor, gradient: Tensor, step: Radius) -> Tensor:
+        """One step of the given size that climbs most steeply in this norm, put back inside."""
+        ...
+
+    def __getitem__(self, kept: Tensor) -> Self:
+        """The balls of some of the images."""
+        ...
+
+
+@dataclass(frozen=True)
+class LinfBall:
+    """Each pixel changes by at most eps."""
+
+    x: Tensor
+    eps: Radius
+    lower: Tensor
+    upper: Tensor
+
+    @classmethod
+    def around(cls, x: Tensor, eps: Radius) -> Self:
+        size = like(eps, x)
+        return cls(x, eps, (x - size).clamp(min=0), (x + size).clamp(max=1))
+
+    def start(self, generator: torch.Generator | None) -> Tensor:
+        uniform = 2 * torch.rand(self.x.shape, generator=generator).to(self.x) - 1
+        return (self.x + like(self.eps, self.x) * uniform).clamp(0, 1)
+
+    def move(self, point: Tensor, gradient: Tensor, step: Radius) -> Tensor:
+        return (point + like(step, point) * gradient.sign()).clamp(self.lower, self.upper)
+
+    def __getitem__(self, kept: Tensor) -> Self:
+        return type(self)(self.x[kept], self.eps, self.lower[kept], self.upper[kept])
+
+
+@dataclass(frozen=True)
+class L2Ball:
+    """The change of an image, as one vector, is at most eps long."""
+
+    x: Tensor
+    eps: float
+
+    def start(self, generator: torch.Generator | None) -> Tensor:
+        shape = self.x.shape
+        direction = torch.randn(shape, generator=generator).to(self.x)
+        # Uniform in the volume: in many dimensions nearly all of it lies near the surface.
+        share = torch.rand(shape[0], generator=generator).to(self.x) ** (1 / math.prod(shape[1:]))
+        return (self.x + self.eps * _wide(share, self.x) * _unit(direction)).clamp(0, 1)
+
+    def move(self, point: Tensor, gradient: Tensor, step: Radius) -> Tensor:
+        change = point + like(step, point) * _unit(gradient) - self.x
+        smallest = max(self.eps, torch.finfo(change.dtype).tiny)
+        # Cutting brings each pixel nearer to the image's own, so that it leads out of no ball.
+        return (self.x + change * (self.eps / _length(change).clamp(min=smallest))).clamp(0, 1)
+
+    def __getitem__(self, kept: Tensor) -> Self:
+        return type(self)(self.x[kept], self.eps)
+
+
+def around(x: Tensor, eps: Radius, norm: Norm) -> Ball:
+    """The balls of radius eps around images x (N, ...)."""
+    if norm == "linf":
+        return LinfBall.around(x, eps)
+    assert not isinstance(eps, tuple)
+    return L2Ball(x, eps)
+
+
+def distance(x: Tensor, other: Tensor, norm: Norm) -> Tensor:
+    """How far images (N, ...) are apart in a norm, (N,)."""
+    change = (other - x).flatten(1)
+    return change.abs().amax(1) if norm == "linf" else change.norm(dim=1)
+
+
+def to_pixels(size: float, std: Sequence[float]) -> tuple[float, ...]:
+    """A size in units of the normalised input in pixels, for each channel."""
+    return tuple(size * channel for channel in std)
+
+
+def like(size: Radius, x: Tensor) -> Tensor:
+    """A radius as a tensor that broadcasts over images x (N, C, H, W)."""
+    return _uploaded(size, x.dtype, x.device)
+
+
+@lru_cache(maxsize=64)  # an upload waits for the device
+def _uploaded(size: Radius, dtype: torch.dtype, device: torch.device) -> Tensor:
+    tensor = torch.tensor(size, dtype=dtype, device=device)
+    return tensor.view(-1, 1, 1) if tensor.ndim else tensor
+
+
+def _wide(values: Tensor, x: Tensor) -> Tensor:
+    """One value an image, (N,), as a tensor that broadcasts over images x (N, ...)."""
+    return values.view(-1, *(1,) * (x.ndim - 1))
+
+
+def _length(x: Tensor) -> Tensor:
+    return _wide(x.flatten(1).norm(dim=1), x)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Each image as a vector of length 1; what is 0 stays so."""
+    tiny = torch.finfo(x.dtype).tiny
+    # By the largest entry first: the squares of a small gradient would all be 0.
+    x = x / _wide(x.flatten(1).abs().amax(1), x).clamp(min=tiny)
+    return x / _length(x).clamp(min=tiny)
