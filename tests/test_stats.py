@@ -5,6 +5,7 @@ import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import expit
 
 from hw3lib import stats
 
@@ -41,6 +42,15 @@ def test_the_bootstrap_agrees_with_the_t_interval_on_many_values():
     assert boot.low == pytest.approx(exact.low, abs=0.02)
     assert boot.high == pytest.approx(exact.high, abs=0.02)
     assert boot == stats.bootstrap_interval(values)
+
+
+def test_the_bootstrap_resamples_rows_and_needs_a_finite_statistic():
+    pairs = np.random.default_rng(0).normal(size=(200, 2))
+    found = stats.bootstrap_interval(pairs, lambda rows: np.corrcoef(rows.T)[0, 1])
+    assert found.value == np.corrcoef(pairs.T)[0, 1]
+    assert found.low < found.value < found.high
+    with pytest.raises(ValueError, match="statistic of some sample of these values is nan"):
+        stats.bootstrap_interval([1.0, 2], lambda x: np.nan if np.ptp(x) == 0 else 1.0)
 
 
 @given(st.floats(-3, 3), st.floats(0.1, 10))
@@ -121,3 +131,189 @@ def test_mcnemar_is_calibrated_for_equal_classifiers():
 def test_mcnemar_refuses_other_images():
     with pytest.raises(ValueError, match="must be the same"):
         stats.mcnemar([True, False], [True])
+
+
+# Seeds and images at once
+
+
+def right_and_wrong(rng, seeds, images, level, by_seed, by_image):
+    """Masks of networks and images that differ, as logits of being right, and their true share."""
+    network, image = rng.normal(0, by_seed, (seeds, 1)), rng.normal(0, by_image, (1, images))
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    share = expit(level + np.hypot(by_seed, by_image) * nodes) @ weights / weights.sum()
+    return rng.random((seeds, images)) < expit(level + network + image), share
+
+
+NETWORKS = {
+    "seeds differ": (5, 400, 1.0, 0.5, 1.0),
+    "images differ": (5, 400, 1.0, 0.0, 3.0),
+    "both": (3, 400, 2.0, 0.1, 2.0),
+    "hardly any is right": (5, 400, -5.0, 0.2, 1.0),
+}
+
+
+@pytest.mark.parametrize("case", NETWORKS)
+def test_the_two_way_interval_covers_and_a_prediction_holds_the_next_run(case):
+    rng, repeats = np.random.default_rng(0), 500
+    covered, held, printed = 0, 0, 0
+    for _ in range(repeats):
+        masks, share = right_and_wrong(rng, *NETWORKS[case])
+        covered += share in stats.two_way_interval(masks)
+        other = right_and_wrong(rng, 1, 250, *NETWORKS[case][2:])[0].mean()
+        held += other in stats.prediction_interval(masks, 250)
+        whole = np.floor(round(100 * other, 9)) / 100
+        printed += whole in stats.prediction_interval(masks, 250, step=0.01, truncated=True)
+    # Three standard errors of the count, and two points for few seeds and a discrete share.
+    least = 0.95 - 3 * np.sqrt(0.95 * 0.05 / repeats) - 0.02
+    assert least < covered / repeats < 0.99
+    assert least < held / repeats
+    assert held <= printed
+
+
+def test_neither_spread_alone_holds_the_error_over_both():
+    rng, repeats = np.random.default_rng(1), 400
+    over_seeds, over_images, over_both = 0, 0, 0
+    for _ in range(repeats):
+        masks, share = right_and_wrong(rng, 5, 300, 1.0, 0.2, 3.0)
+        over_seeds += share in stats.mean_interval(masks.mean(1))
+        over_images += share in stats.mean_interval(masks[0])
+        over_both += share in stats.two_way_interval(masks)
+    assert over_seeds / repeats < 0.85
+    assert over_images / repeats < 0.93
+    assert over_both / repeats > 0.93
+
+
+def test_the_two_way_interval_is_resamplings_where_there_are_many_seeds():
+    rng = np.random.default_rng(2)
+    values = rng.normal(0, 1, (60, 1)) + rng.normal(0, 2, (1, 80)) + rng.normal(0, 1, (60, 80))
+    rows, columns = rng.integers(60, size=(2000, 60, 1)), rng.integers(80, size=(2000, 1, 80))
+    means = [values[i, j].mean() for i, j in zip(rows, columns, strict=True)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    ours = stats.two_way_interval(values)
+    assert ours.value == values.mean()
+    assert ours.high - ours.low == pytest.approx(high - low, rel=0.08)
+
+
+@given(st.integers(0, 10_000), st.floats(0.5, 0.99))
+def test_with_one_factor_the_two_way_interval_is_students(seed, confidence):
+    x = np.random.default_rng(seed).normal(size=6)
+    expected = stats.mean_interval(x, confidence)
+    for table in (x[None], x[:, None], np.tile(x, (4, 1)), np.tile(x, (4, 1)).T):
+        found = stats.two_way_interval(table, confidence)
+        assert [found.value, found.low, found.high] == pytest.approx(
+            [expected.value, expected.low, expected.high]
+        )
+
+
+@given(st.integers(0, 10_000), st.integers(2, 6), st.integers(2, 6))
+def test_seeds_and_images_are_treated_alike(seed, rows, columns):
+    values = np.random.default_rng(seed).normal(size=(rows, columns))
+    shuffled = values[::-1, ::-1].T
+    ours, other = stats.two_way_interval(values), stats.two_way_interval(shuffled)
+    assert [ours.low, ours.high] == pytest.approx([other.low, other.high])
+
+
+@given(st.integers(1, 5), st.integers(1, 60), st.booleans())
+def test_networks_that_all_do_the_same_have_the_wilson_interval_of_their_images(s, n, right):
+    ours = stats.two_way_interval(np.full((s, n), right))
+    wilson = stats.proportion(n * right, n)
+    assert [ours.low, ours.high] == pytest.approx([wilson.low, wilson.high], abs=1e-9)
+
+
+def test_a_mask_of_one_network_has_nearly_the_wilson_interval_of_its_images():
+    mask = np.arange(2500) < 700
+    ours, wilson = stats.two_way_interval(mask[None]), stats.proportion(700, 2500)
+    assert [ours.low, ours.high] == pytest.approx([wilson.low, wilson.high], abs=2e-5)
+
+
+def test_what_is_printed_in_whole_steps_moves_the_ends_to_steps():
+    masks = np.random.default_rng(0).random((5, 2500)) < 0.935
+    exact = stats.prediction_interval(masks, 2500)
+    cut = stats.prediction_interval(masks, 2500, step=0.01, truncated=True)
+    assert (exact.low, exact.high) == (0.9136, 0.9512)  # whole images of 2,500
+    assert (cut.low, cut.high) == pytest.approx((0.91, 0.95))
+    rounded = stats.prediction_interval(masks, 2500, step=0.02)
+    assert (rounded.low, rounded.high) == pytest.approx((0.92, 0.96))
+    assert all(stats._printed(k / 100, 0.01, truncated=True) == k * 0.01 for k in range(101))
+
+
+def test_one_seed_predicts_no_other():
+    with pytest.raises(ValueError, match="two or more"):
+        stats.prediction_interval(np.ones((1, 50), bool), 50)
+
+
+NEWCOMBE = [  # Newcombe (1998), table II, method 10
+    ((56, 70), (48, 80), (0.0524, 0.3339)),
+    ((9, 10), (3, 10), (0.1705, 0.8090)),
+    ((6, 7), (2, 7), (0.0582, 0.8062)),
+    ((5, 56), (0, 29), (-0.0381, 0.1926)),
+    ((0, 10), (0, 20), (-0.1611, 0.2775)),
+    ((10, 10), (0, 10), (0.6075, 1.0000)),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "ends"), NEWCOMBE)
+def test_the_difference_of_two_shares_is_newcombes(first, second, ends):
+    found = stats.difference(stats.proportion(*first), stats.proportion(*second))
+    assert (found.low, found.high) == pytest.approx(ends, abs=6e-5)
+    turned = stats.difference(stats.proportion(*second), stats.proportion(*first))
+    assert (-turned.high, -turned.low) == pytest.approx((found.low, found.high))
+
+
+def test_the_difference_of_two_shares_covers_at_its_rate():
+    """Summed over all outcomes of two binomials, not simulated."""
+    (n, p), (m, q) = (30, 0.8), (40, 0.55)
+    chance = np.outer(
+        scipy.stats.binom.pmf(range(n + 1), n, p), scipy.stats.binom.pmf(range(m + 1), m, q)
+    )
+    shares = [[stats.proportion(k, size) for k in range(size + 1)] for size in (n, m)]
+    covered = [[p - q in stats.difference(a, b) for b in shares[1]] for a in shares[0]]
+    assert (chance * covered).sum() == pytest.approx(0.95, abs=0.01)
+
+
+def test_the_difference_of_two_means_is_welchs_for_many_values():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1, 1, 400), rng.normal(0, 2, 500)
+    found = stats.difference(stats.mean_interval(a), stats.mean_interval(b))
+    welch = scipy.stats.ttest_ind(a, b, equal_var=False).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((welch.low, welch.high), abs=2e-3)
+
+
+# What is not known is not claimed
+
+ONE = stats.mean_interval([0.5])
+INTERVALS = {
+    "mean": lambda confidence: stats.mean_interval([1.0, 2, 4], confidence),
+    "share": lambda confidence: stats.proportion(3, 7, confidence),
+    "slope": lambda confidence: stats.slope([1.0, 2, 3], [1.0, 2, 4], confidence),
+    "exponent": lambda confidence: stats.log_log_slope([1.0, 2, 3], [1.0, 2, 4], confidence),
+    "bootstrap": lambda confidence: stats.bootstrap_interval([1.0, 2, 4], confidence=confidence),
+    "two ways": lambda confidence: stats.two_way_interval([[1.0, 2], [3, 5]], confidence),
+    "prediction": lambda confidence: stats.prediction_interval(
+        np.eye(20) > 0, 50, confidence=confidence
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INTERVALS)
+@pytest.mark.parametrize("confidence", [95, 1, 0, -0.5, float("nan"), 1.5])
+def test_a_confidence_that_is_no_share_is_refused(name, confidence):
+    with pytest.raises(ValueError, match="a share between 0 and 1"):
+        INTERVALS[name](confidence)
+
+
+@pytest.mark.parametrize("name", INTERVALS)
+def test_an_interval_grows_with_its_confidence(name):
+    wide, narrow = INTERVALS[name](0.99), INTERVALS[name](0.5)
+    assert wide.low < narrow.low
+    assert narrow.high < wide.high
+
+
+def test_a_value_without_an_interval_decides_nothing():
+    assert not ONE.known
+    assert not stats.two_way_interval([[0.5]]).known
+    assert stats.mean_interval([1.0, 2]).known
+    with pytest.raises(ValueError, match=r"no interval \(n = 1\)"):
+        _ = 0.5 in ONE
+    with pytest.raises(ValueError, match="neither has a difference"):
+        stats.difference(ONE, stats.proportion(1, 2))
