@@ -32,6 +32,12 @@ def invoke(*words):
     return CliRunner().invoke(cli.app, words)
 
 
+def content_of(path):
+    content = json.loads(path.read_text())
+    del content["digest"]
+    return content
+
+
 def test_a_run_is_computed_listed_shown_and_verified():
     assert invoke("run", "vae_training", *WORDS).exit_code == 0
     listed = invoke("runs", "list").output
@@ -59,9 +65,9 @@ def test_a_word_that_is_not_an_assignment_is_refused_by_name(word):
 
 def test_a_stale_run_fails_verification_and_is_named():
     stored = runs.run(TINY)
-    content = json.loads(stored.path.read_text())
+    content = content_of(stored.path)
     content["canary"][0] *= 1.01
-    stored.path.write_text(json.dumps(content))
+    stored.path.write_text(store.stamped(content))
     answer = invoke("runs", "verify", TINY.key)
     assert answer.exit_code == 1
     assert f"STALE  {TINY.key}" in answer.output
@@ -79,9 +85,9 @@ def test_reproduce_computes_what_is_missing_and_publishes_what_is_fresh(monkeypa
     assert invoke("reproduce").output.count("stored") == 2
 
     path = runs.find(TINY).path
-    content = json.loads(path.read_text())
+    content = content_of(path)
     content["canary"][0] *= 1.01
-    path.write_text(json.dumps(content))
+    path.write_text(store.stamped(content))
     again = invoke("reproduce", "--publish")
     assert again.output.count("stored, published") == 1  # the fresh copy in the cache
     assert runs.find(TINY).verify() == 0
@@ -92,9 +98,9 @@ def test_a_stale_published_run_is_computed_once_and_then_found_in_the_cache(monk
     monkeypatch.setattr(store, "PUBLISHED", tmp_path / "published")
     invoke("reproduce", "--publish")
     path = runs.find(TINY).path
-    content = json.loads(path.read_text())
+    content = content_of(path)
     content["canary"][0] *= 1.01
-    path.write_text(json.dumps(content))
+    path.write_text(store.stamped(content))
     store._path(runs.cache_dir(), TINY).unlink()
     assert "computed in" in invoke("reproduce").output
     assert "stored" in invoke("reproduce").output

@@ -1,5 +1,6 @@
 """Runs: results that are found by their settings, or computed and kept. Knows no torch."""
 
+from hw3lib.runs.schedule import expected_seconds
 from hw3lib.runs.settings import Context, Outcome, OutOfTime, RunError, Settings
 from hw3lib.runs.store import (
     PUBLISHED,
@@ -8,7 +9,6 @@ from hw3lib.runs.store import (
     checkpoint_path,
     compute,
     copies,
-    expected_seconds,
     find,
     publish,
     published_seeds,

@@ -7,7 +7,7 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from functools import partial
 from graphlib import TopologicalSorter
@@ -64,6 +64,35 @@ def compute_all(
         yield from _side_by_side(
             pool, jobs, wanted, partial(_compute, device=device, deadline=deadline)
         )
+
+
+def expected_seconds(settings: Settings, stored: Iterable[Run], device: str) -> float | None:
+    """How long a computation will take, from the stored run that is most like it.
+
+    Args:
+        settings: what is to be computed.
+        stored: runs to learn from.
+        device: its name in their provenance; what other devices took says nothing about it.
+
+    Returns:
+        The seconds of the run that differs in the fewest settings, in proportion to the epochs;
+        None if this device has computed nothing of the kind.
+    """
+    compared = type(settings).model_fields.keys() - {"seed", "epochs"}
+
+    def differing(other: Run) -> int:
+        return sum(getattr(settings, name) != getattr(other.settings, name) for name in compared)
+
+    alike = [
+        one
+        for one in stored
+        if one.settings.experiment == settings.experiment and one.provenance["device"] == device
+    ]
+    if not alike:
+        return None
+    nearest = min(alike, key=differing)
+    ours, theirs = (getattr(s, "epochs", 1) for s in (settings, nearest.settings))
+    return float(nearest.provenance["seconds"]) * max(ours, 1) / max(theirs, 1)
 
 
 def _side_by_side(

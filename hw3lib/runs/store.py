@@ -1,9 +1,10 @@
 """The run store: a result is found by its settings, or computed and kept.
 
 A run is made by a frozen `Settings` object. Its key is a hash of the settings; its result is a
-JSON file, with arrays beside it in an .npz and weights in a .safetensors. Results that ship with
-the package lie in `hw3lib/published`, all others in the user's cache. This module knows neither
-torch nor models.
+JSON file, with arrays beside it in an .npz and weights in a .safetensors. The file holds the
+digests of those two and of itself, so that no altered number is read. Results that ship with the
+package lie in `hw3lib/published`, all others in the user's cache. This module knows neither torch
+nor models.
 """
 
 from __future__ import annotations
@@ -12,32 +13,29 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 import hw3lib
-from hw3lib.runs.files import sha256, write_whole
-from hw3lib.runs.settings import Context, Outcome, RunError, Settings
+from hw3lib.files import acquire, remove_parts, sha256, user_folder, write_whole
+from hw3lib.runs.settings import Context, Outcome, OutOfTime, RunError, Settings
 
 logger = logging.getLogger("hw3lib")
 
-
 PUBLISHED = Path(__file__).parents[1] / "published"
-
 
 CANARY_TOLERANCE = 1e-3
 """Largest relative difference that processors and torch versions may make to a canary."""
@@ -53,6 +51,7 @@ class Run:
         provenance: version, commit, data, device, seconds, time.
         canary: see `Settings.canary`, as of when it was computed.
         path: its JSON file.
+        files: SHA-256 of the files beside it, by suffix.
     """
 
     settings: Settings
@@ -60,6 +59,7 @@ class Run:
     provenance: dict[str, Any]
     canary: list[float]
     path: Path
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -68,15 +68,14 @@ class Run:
     @cached_property
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays stored beside the results."""
-        path = self.path.with_suffix(".npz")
-        if not path.exists():
+        if "npz" not in self.files:
             return {}
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
 
     @property
     def has_weights(self) -> bool:
-        return self.path.with_suffix(".safetensors").exists()
+        return "safetensors" in self.files
 
     @cached_property
     def weights(self) -> dict[str, NDArray[Any]]:
@@ -126,7 +125,7 @@ class Run:
 
 def cache_dir() -> Path:
     """The folder of the user's own runs: `HW3_CACHE`, else the user's cache directory."""
-    return Path(os.environ.get("HW3_CACHE") or platformdirs.user_cache_path("hw3lib") / "runs")
+    return user_folder("HW3_CACHE", "runs")
 
 
 def find(settings: Settings, *, weights: bool = False) -> Run | None:
@@ -151,35 +150,6 @@ def copies(settings: Settings, *, weights: bool = False) -> Iterator[Run]:
                 continue
             if found.has_weights or not weights:
                 yield found
-
-
-def expected_seconds(settings: Settings, stored: Iterable[Run], device: str) -> float | None:
-    """How long a computation will take, from the stored run that is most like it.
-
-    Args:
-        settings: what is to be computed.
-        stored: runs to learn from.
-        device: its name in their provenance; what other devices took says nothing about it.
-
-    Returns:
-        The seconds of the run that differs in the fewest settings, in proportion to the epochs;
-        None if this device has computed nothing of the kind.
-    """
-    compared = type(settings).model_fields.keys() - {"seed", "epochs"}
-
-    def differing(other: Run) -> int:
-        return sum(getattr(settings, name) != getattr(other.settings, name) for name in compared)
-
-    alike = [
-        one
-        for one in stored
-        if one.settings.experiment == settings.experiment and one.provenance["device"] == device
-    ]
-    if not alike:
-        return None
-    nearest = min(alike, key=differing)
-    ours, theirs = (getattr(s, "epochs", 1) for s in (settings, nearest.settings))
-    return float(nearest.provenance["seconds"]) * max(ours, 1) / max(theirs, 1)
 
 
 def run(
@@ -210,18 +180,55 @@ def compute(
     deadline: float | None = None,
     root: Path | None = None,
 ) -> Run:
-    """Compute a run, whether or not it is stored, and store it."""
+    """Compute a run, whether or not it is stored, and store it.
+
+    If another process is computing it, its result is waited for and taken.
+
+    Raises:
+        OutOfTime: the deadline came first.
+        RunError: the result cannot be stored; this is tried before anything is computed.
+    """
     canary = settings.canary()
-    started = time.monotonic()
-    checkpoint = checkpoint_path(settings, canary)
-    with settings.environment():
-        outcome = settings.compute(Context(device, checkpoint, deadline))
-    seconds = outcome.seconds or time.monotonic() - started
-    stored = read(_store(settings, outcome, canary, seconds, root or cache_dir()))
-    if settings.checkpoint_key == settings.key:
-        # No longer run goes on from it, and a later computation must not take it for its own.
-        checkpoint.unlink(missing_ok=True)
-    return stored
+    checkpoint, path = checkpoint_path(settings, canary), _path(root or cache_dir(), settings)
+    left = -1 if deadline is None else max(0.0, deadline - time.monotonic())
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock, waited = acquire(
+                checkpoint.with_suffix(".lock"), f"computes {settings.describe()}", left
+            )
+        except TimeoutError as error:
+            raise OutOfTime(f"another process still computes {settings.describe()}") from error
+    with lock:
+        if waited and path.exists() and (theirs := read(path)).canary == canary:
+            return theirs
+        remove_parts(path)
+        remove_parts(checkpoint)
+        started = time.monotonic()
+        with settings.environment():
+            outcome = settings.compute(Context(device, checkpoint, deadline))
+        seconds = outcome.seconds or time.monotonic() - started
+        with _writing(path, checkpoint):
+            _store(settings, outcome, canary, seconds, path)
+        if settings.checkpoint_key == settings.key:
+            # No longer run goes on from it, and a later computation must not take it for its own.
+            checkpoint.unlink(missing_ok=True)
+    return read(path)
+
+
+@contextmanager
+def _writing(path: Path, checkpoint: Path | None = None) -> Iterator[None]:
+    """Says what to do where a file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        kept = (
+            f"; what is done is kept in {checkpoint}" if checkpoint and checkpoint.exists() else ""
+        )
+        raise RunError(
+            f"{path} cannot be written ({error}){kept}. Make room or set HW3_CACHE to a folder "
+            "that can be written, then run the same again"
+        ) from error
 
 
 def checkpoint_path(settings: Settings, canary: list[float]) -> Path:
@@ -236,11 +243,9 @@ def checkpoint_path(settings: Settings, canary: list[float]) -> Path:
 
 
 def _store(
-    settings: Settings, outcome: Outcome, canary: list[float], seconds: float, root: Path
-) -> Path:
-    """Write a result below `root`; the JSON comes last, so that what can be found is whole."""
-    path = _path(root, settings)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    settings: Settings, outcome: Outcome, canary: list[float], seconds: float, path: Path
+) -> None:
+    """Write a result; the JSON comes last, so that what can be found is whole."""
     files = {}
     if outcome.arrays:
         arrays: dict[str, Any] = dict(outcome.arrays)
@@ -259,32 +264,46 @@ def _store(
         "provenance": _provenance(outcome, seconds) | settings.remarks(),
         "sha256": files,
     }
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    write_whole(path, lambda part: part.write_text(text))
-    return path
+    try:
+        text = stamped(content)
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{settings.describe()} gave what no JSON file holds: {error}") from error
+    write_whole(path, partial(Path.write_text, data=text, encoding="utf-8"))
+
+
+def stamped(content: Mapping[str, Any]) -> str:
+    """The text of a result's file: its content and the digest of that."""
+    digest = {"digest": _digest(content)}
+    return json.dumps({**content, **digest}, indent=1, allow_nan=False) + "\n"
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of a result's content; however JSON lays it out, the same numbers have the same."""
+    plain = json.loads(json.dumps(content))
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def publish(settings: Settings, *, weights: bool) -> Run:
     """Copy a run from the user's cache to the published ones, with or without its weights.
 
     Raises:
-        RunError: the run is not in the cache.
+        RunError: the run is not in the cache, or was altered there.
     """
-    source = _path(cache_dir(), settings)
+    source, target = _path(cache_dir(), settings), _path(PUBLISHED, settings)
     if not source.exists():
         raise RunError(f"{settings.describe()} is not in {cache_dir()}; compute it first")
-    target = _path(PUBLISHED, settings)
+    kept = {k: v for k, v in read(source).files.items() if weights or k != "safetensors"}
+    content = _content(source) | {"sha256": kept}
     target.parent.mkdir(parents=True, exist_ok=True)
-    content = json.loads(source.read_text())
-    if not weights:
-        content["sha256"].pop("safetensors", None)
-    for suffix in content["sha256"]:
-        write_whole(
-            target.with_suffix(f".{suffix}"),
-            partial(shutil.copyfile, source.with_suffix(f".{suffix}")),
-        )
-    text = json.dumps(content, indent=1) + "\n"
-    write_whole(target, lambda part: part.write_text(text))
+    with acquire(cache_dir() / "publish.lock", "publishes")[0]:
+        remove_parts(target)
+        for suffix in kept:
+            write_whole(
+                target.with_suffix(f".{suffix}"),
+                partial(shutil.copyfile, source.with_suffix(f".{suffix}")),
+            )
+        write_whole(target, partial(Path.write_text, data=stamped(content), encoding="utf-8"))
     return read(target)
 
 
@@ -292,23 +311,36 @@ def read(path: Path) -> Run:
     """Read a stored run.
 
     Raises:
-        RunError: the file is damaged, a file beside it is missing or altered, or its settings
-            are not of this version.
+        RunError: the file is damaged or was altered, a file beside it is missing or was altered,
+            or its settings are not of this version.
     """
     try:
-        content = json.loads(path.read_text())
+        content = _content(path)
         settings = Settings.registry[content["experiment"]](**content["settings"])
-        stored = Run(settings, content["results"], content["provenance"], content["canary"], path)
-        files = content["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        results, made, canary = (content[k] for k in ("results", "provenance", "canary"))
+        stored = Run(settings, results, made, canary, path, content["sha256"])
+    except RunError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"{path} is not a readable run ({type(error).__name__}: {error})") from error
     if settings.key != path.stem:
-        raise RunError(f"{path} holds the settings of {settings.key}; it was renamed or altered")
-    for suffix, digest in files.items():
+        raise RunError(f"{path} holds the settings of {settings.key}; it was renamed")
+    for suffix, digest in stored.files.items():
         beside = path.with_suffix(f".{suffix}")
         if not beside.exists() or sha256(beside) != digest:
             raise RunError(f"{beside} is missing or altered")
     return stored
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What a result's file holds, without its digest, which has to fit."""
+    content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    digest = content.pop("digest", None)
+    if digest is None:
+        raise RunError(f"{path} has no digest; it is of an older version, or was altered")
+    if digest != _digest(content):
+        raise RunError(f"{path} was altered since it was stored: its digest does not fit")
+    return content
 
 
 def published_seeds(settings: Settings, seeds: Iterable[int] = range(10)) -> list[Run]:

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from hw3lib.files import write_whole
 from hw3lib.runs import cache_dir
-from hw3lib.runs.files import write_whole
 
 logger = logging.getLogger("hw3lib")
 

@@ -1,19 +1,32 @@
 """A run is found by its settings or computed; damage and staleness are noticed."""
 
+import errno
 import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
 import pytest
 from annotated_types import Gt
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import hw3lib
-from hw3lib import runs
+from hw3lib import files, runs
 from hw3lib.experiments.catalog import published
 from hw3lib.experiments.part1.vae_training import TrainVAE
-from hw3lib.runs.settings import Outcome, RunError, Settings
+from hw3lib.runs import store
+from hw3lib.runs.settings import Outcome, OutOfTime, RunError, Settings
 from hw3lib.vae import bounds
 
 
@@ -162,13 +175,118 @@ def test_damage_is_noticed_and_the_run_computed_again(cache, suffix):
     assert Square.computed == [1.0, 1.0]
 
 
-def test_altered_settings_are_noticed(cache):
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda content: content["settings"].update(side=5.0),
+        lambda content: content["results"].update(area=2.0),
+        lambda content: content["results"].update(perimeter=4.0),
+        lambda content: content.update(canary=[2.0]),
+        lambda content: content["provenance"].update(seconds=99.0),
+        lambda content: content.update(sha256={}),
+        lambda content: content.update(digest="0" * 64),
+    ],
+)
+def test_an_altered_content_is_noticed(alter):
     stored = runs.run(Square())
     content = json.loads(stored.path.read_text())
-    content["settings"]["side"] = 5.0
+    alter(content)
     stored.path.write_text(json.dumps(content))
-    with pytest.raises(RunError, match="renamed or altered"):
+    with pytest.raises(RunError, match="was altered since it was stored"):
         runs.read(stored.path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}])
+def test_a_result_that_no_file_can_hold_is_named(monkeypatch, value):
+    monkeypatch.setattr(Square, "compute", lambda self, context: Outcome({"area": value}))
+    with pytest.raises(RunError, match=r"test_square\(\) gave what no JSON file holds"):
+        runs.run(Square())
+    assert runs.find(Square()) is None
+
+
+def test_a_renamed_file_and_one_without_a_digest_are_noticed(cache):
+    stored = runs.run(Square())
+    other = stored.path.with_stem("0" * 16)
+    shutil.copy(stored.path, other)
+    with pytest.raises(RunError, match=f"settings of {stored.key}; it was renamed"):
+        runs.read(other)
+    content = json.loads(stored.path.read_text())
+    del content["digest"]
+    stored.path.write_text(json.dumps(content))
+    with pytest.raises(RunError, match="has no digest"):
+        runs.read(stored.path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "1", "null", '"text"', "{}", '{"digest": 1}', "[" * 10_000, "\ud800", '{"a": NaN}'],
+    ids=lambda text: text[:8],
+)
+def test_another_kind_of_file_is_no_run(cache, text):
+    path = cache / "test_square" / f"{Square().key}.json"
+    path.parent.mkdir()
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(RunError, match=path.name):
+        runs.read(path)
+    assert list(runs.stored_runs(cache)) == []
+
+
+PAPERS = sorted(runs.PUBLISHED.glob("*/*.json"))
+
+
+def content_of(text):
+    """What a file holds, or None where it is not JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+@pytest.mark.parametrize("num", [10, pytest.param(228, marks=pytest.mark.long)])
+def test_no_changed_byte_of_a_published_result_is_read_as_another_content(tmp_path, num):
+    """Each of a hundred random changes is refused, or changes no number (spaces, a 17th digit)."""
+    rng = random.Random(num)
+    for path in rng.sample(PAPERS, num):
+        copy = tmp_path / path.parent.name / path.name
+        copy.parent.mkdir(exist_ok=True)
+        whole = path.read_bytes()
+        before = content_of(whole)
+        for suffix in before["sha256"]:
+            shutil.copy(path.with_suffix(f".{suffix}"), copy.parent)
+        for _ in range(100):
+            changed = bytearray(whole)
+            changed[rng.randrange(len(whole))] = rng.choice(
+                [*b'0123456789.-e \n"', rng.randrange(256)]
+            )
+            copy.write_bytes(changed)
+            if content_of(changed) == before:
+                continue
+            with pytest.raises(RunError, match=path.stem):
+                runs.read(copy)
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=3),
+        st.recursive(
+            st.none()
+            | st.booleans()
+            | st.integers()
+            | st.floats(allow_nan=False, allow_infinity=False)
+            | st.text(max_size=3),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+            max_leaves=6,
+        ),
+    )
+)
+@examples(max_examples=50)
+def test_a_digest_depends_on_the_content_alone(results):
+    text = store.stamped({"results": results, "canary": (1.0, 2.0)})
+    content = json.loads(text)
+    digest = content.pop("digest")
+    assert content == {"results": results, "canary": [1.0, 2.0]}
+    assert json.loads(store.stamped(dict(reversed(content.items()))))["digest"] == digest
+    assert json.loads(store.stamped(content | {"canary": [1.0, 2.5]}))["digest"] != digest
 
 
 def test_weights_are_recomputed_where_they_did_not_ship(cache, tmp_path, monkeypatch):
@@ -189,6 +307,24 @@ def test_weights_are_recomputed_where_they_did_not_ship(cache, tmp_path, monkeyp
 def test_only_what_was_computed_can_be_published():
     with pytest.raises(RunError, match="compute it first"):
         runs.publish(Square(side=7), weights=False)
+
+
+def test_what_was_altered_in_the_cache_is_not_published(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr("hw3lib.runs.store.PUBLISHED", tmp_path / "published")
+    stored = runs.run(Square())
+    stored.path.write_text(stored.path.read_text().replace('"area": 1.0', '"area": 9.0'))
+    with pytest.raises(RunError, match="altered"):
+        runs.publish(Square(), weights=True)
+    assert not (tmp_path / "published").exists()
+
+
+def test_weights_that_a_run_does_not_name_are_not_its_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr("hw3lib.runs.store.PUBLISHED", tmp_path / "published")
+    runs.run(Square())
+    runs.publish(Square(), weights=True)
+    light = runs.publish(Square(), weights=False)  # the old file is still there
+    assert light.path.with_suffix(".safetensors").exists()
+    assert not light.has_weights
 
 
 def test_a_canary_that_changed_makes_a_run_stale(monkeypatch):
@@ -278,3 +414,146 @@ def test_seeds_to_compare_are_the_one_asked_for_and_those_that_are_published(cac
     found = runs.published_seeds(Square(seed=3), seeds=range(5))
     assert [run.settings.seed for run in found] == [3, 2]
     assert [run.settings.seed for run in runs.published_seeds(Square(seed=2))] == [2]
+
+
+# Kills, neighbours, and disks
+
+
+def test_the_next_run_removes_what_a_killed_one_left_half_written(cache):
+    settings = Square()
+    checkpoint = runs.checkpoint_path(settings, settings.canary())
+    folder = cache / settings.experiment
+    for made in (folder, checkpoint.parent):
+        made.mkdir(parents=True)
+    other = Square(seed=1).key
+    left = [
+        folder / f".77.{settings.key}.npz",
+        folder / f".78.{settings.key}.json",
+        checkpoint.with_suffix(".77.part"),
+        checkpoint.with_name(f".77.{checkpoint.name}"),
+    ]
+    others = [folder / f".77.{other}.npz", checkpoint.with_name("other-key.77.part")]
+    for path in (*left, *others):
+        path.write_bytes(b"half")
+    runs.run(settings)
+    assert [path for path in left if path.exists()] == []
+    assert all(path.exists() for path in others)  # their runs may be at work
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one_and_no_part(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail(part):
+        part.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left"):
+        files.write_whole(path, fail)
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("file", "old")]
+
+
+class Slow(Square):
+    """A run that takes as long as a file is not there."""
+
+    experiment: ClassVar[str] = "test_slow"
+    gate: str
+
+    def compute(self, context):
+        while not Path(self.gate).exists():
+            time.sleep(0.01)
+        return super().compute(context)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from hw3lib.files import acquire
+with acquire(Path(sys.argv[1]), "tests")[0]:
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_two_who_want_one_run_compute_it_once(cache, caplog):
+    settings = Slow(gate=str(cache / "gate"))
+    found = []
+    both = [threading.Thread(target=lambda: found.append(runs.run(settings))) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    while "waiting until it is done" not in caplog.text:
+        time.sleep(0.01)
+    Path(settings.gate).touch()
+    for thread in both:
+        thread.join()
+    assert Slow.computed == [1.0]
+    assert found[0] == found[1]
+    assert f"another process computes {settings.describe()}" in caplog.text
+
+
+def test_a_held_run_is_waited_for_until_the_deadline_and_freed_by_a_kill(cache, caplog):
+    settings = Square()
+    lock = runs.checkpoint_path(settings, settings.canary()).with_suffix(".lock")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(lock)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(OutOfTime, match=r"another process still computes test_square\(\)"):
+            runs.compute(settings, deadline=time.monotonic() + 0.1)
+        assert Square.computed == []
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    runs.compute(settings)
+    assert Square.computed == [1.0]
+
+
+def test_a_cache_in_a_path_with_spaces_and_letters(tmp_path, monkeypatch):
+    monkeypatch.setenv("HW3_CACHE", str(tmp_path / "my cäche" / "of runs"))
+    runs.run(Square())
+    assert runs.find(Square()).arrays["sides"].shape == (4,)
+
+
+def test_a_cache_that_cannot_be_written_is_told_before_anything_is_computed(tmp_path, monkeypatch):
+    """A file where the folder should be refuses every user, root too."""
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("HW3_CACHE", str(tmp_path / "file"))
+    with pytest.raises(RunError, match=r"cannot be written .*set HW3_CACHE to a folder"):
+        runs.run(Square())
+    assert Square.computed == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_read_only_cache_is_told_before_anything_is_computed(cache):
+    cache.chmod(0o500)
+    with pytest.raises(RunError, match=r"Permission denied.*set HW3_CACHE to a folder"):
+        runs.run(Square())
+    assert Square.computed == []
+
+
+@pytest.mark.parametrize("writer", ["np.savez_compressed", "save_file"])
+def test_a_full_disk_is_told_and_what_is_done_is_kept(monkeypatch, writer):
+    def full(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    settings = Checkpointed()
+    checkpoint = runs.checkpoint_path(settings, settings.canary())
+    with monkeypatch.context() as patch:
+        patch.setattr(f"hw3lib.runs.store.{writer}", full)
+        with pytest.raises(RunError, match=r"No space left.*is kept in .*\.pt\. Make room"):
+            runs.run(settings)
+    assert checkpoint.exists()
+    assert runs.find(settings) is None
+    assert runs.run(settings).results == {"area": 1.0}
+
+
+def test_without_a_home_it_is_said_where_to_put_the_cache(monkeypatch):
+    monkeypatch.delenv("HW3_CACHE")
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: Path("~/.cache") / name)
+    with pytest.raises(OSError, match="no home directory; set HW3_CACHE to a folder"):
+        runs.cache_dir()
+    monkeypatch.setenv("HW3_CACHE", "~/runs")
+    monkeypatch.setenv("HOME", "/elsewhere")
+    assert runs.cache_dir() == Path("/elsewhere/runs")
