@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hw3lib import data
 from hw3lib.runs import Context, Outcome, OutOfTime, Settings
-from hw3lib.training import device_name, pick_device, save
+from hw3lib.training import device_name, load, pick_device, save
 
 CPU = torch.device("cpu")
 
@@ -103,10 +103,8 @@ def resumable_blocks(
     Raises:
         OutOfTime: another block would not end before the deadline, see `hw3lib.training.fit`.
     """
-    parts: list[Any] = []
-    spent = 0.0
-    if context.checkpoint and context.checkpoint.exists():
-        parts, spent = torch.load(context.checkpoint, weights_only=True)
+    kept = load(context.checkpoint) if context.checkpoint else None
+    parts, spent = kept or ([], 0.0)
     for block in blocks[len(parts) :]:
         started = time.monotonic()
         parts.append(block())

@@ -119,7 +119,7 @@ def test_the_schedule_counts_batches_and_is_resumed(tmp_path):
     assert same(dict(extended.state_dict()), dict(whole.state_dict()))
     assert progress.history == reference.history
     assert not same(dict(whole.state_dict()), dict(constant.state_dict()))
-    stored = torch.load(checkpoint, weights_only=True)
+    stored = training.load(checkpoint)
     assert stored["optimizer"]["param_groups"][0]["lr"] == 0.05 * 0.5 ** (16 // 3)
 
 
@@ -149,38 +149,125 @@ def test_out_of_time_stops_after_an_epoch_and_resumes(tmp_path):
     assert same(dict(resumed.state_dict()), dict(fit()[0].state_dict()))
 
 
-def test_ctrl_c_says_how_to_resume(tmp_path, capsys):
-    class Interrupted(Regression):
-        def validate(self, model):
-            self.scores.append(0)
-            if len(self.scores) == 3:
-                raise KeyboardInterrupt
-            return super().validate(model)
-
-    checkpoint = tmp_path / "run.pt"
-    with pytest.raises(KeyboardInterrupt):
-        fit(Interrupted(), checkpoint=checkpoint, checkpoint_seconds=0)
-    message = capsys.readouterr().err
-    assert "interrupted after 1 of 4 epochs" in message
-    assert "again to resume" in message
-    resumed, _ = fit(checkpoint=checkpoint)
-    assert same(dict(resumed.state_dict()), dict(fit()[0].state_dict()))
-
-
-def test_divergence_is_an_error_and_not_a_result():
+def test_divergence_is_an_error_that_names_the_step_and_what_is_kept(tmp_path):
     class Diverging(Regression):
+        calls = 0
+
         def loss(self, model, index, draws):
             loss, sums = super().loss(model, index, draws)
-            return loss, sums * float("nan")
+            self.calls += 1  # four steps an epoch
+            return loss, sums * (float("nan") if self.calls >= 7 else 1)
 
-    with pytest.raises(FloatingPointError, match="diverged"):
+    path = tmp_path / "run.pt"
+    with pytest.raises(FloatingPointError, match=r"diverged: step 3 of epoch 2") as stopped:
+        fit(Diverging(), checkpoint=path)
+    assert f"{path} holds 1 of 4 epochs" in str(stopped.value)
+    assert "learning rate" in str(stopped.value)
+    with pytest.raises(FloatingPointError, match="no checkpoint file"):
         fit(Diverging())
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": -1}, {"batch_size": 0}])
+class Scores(Regression):
+    """Validation scores that a test chose: before training, then after each epoch."""
+
+    def __init__(self, *values):
+        super().__init__()
+        self.values = list(values)
+
+    def validate(self, model):
+        return {"other": 0.0, "error": self.values.pop(0)}
+
+
+@pytest.mark.parametrize("nothing", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_is_never_the_best(nothing, caplog):
+    _, progress = fit(Scores(nothing, nothing, 3.0, nothing, 4.0))
+    assert progress.best_epoch == 2
+    assert same(progress.best_state, fit(epochs=2)[1].best_state)
+    assert "epoch 1 cannot be the best" in caplog.text
+    with pytest.raises(FloatingPointError, match="no epoch has a validation error"):
+        fit(Scores(1.0, *[nothing] * 4))
+
+
+def test_the_last_score_selects_unless_another_is_named():
+    falling = [(5 - i, i) for i in range(5)]
+
+    def selected(**options):
+        objective = Regression()
+        scores = iter(falling)
+        objective.validate = lambda model: dict(zip(("a", "b"), next(scores), strict=True))
+        return fit(objective, **options)[1].best_epoch
+
+    assert selected(select=None) == selected(select="b") == 1
+    assert selected(select="a") == 4
+    with pytest.raises(ValueError, match="select='c': the validation scores are a, b"):
+        selected(select="c")
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": -1}, {"batch_size": 0}, {"batch_size": None}])
 def test_impossible_sizes_are_refused(wrong):
     with pytest.raises(ValueError, match="need at least"):
         fit(**wrong)
+
+
+class Noisy(nn.Module):
+    """Draws from torch's global generator, as dropout does."""
+
+    def __init__(self):
+        super().__init__()
+        self.line = nn.Linear(1, 1)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x):
+        return self.line(self.drop(x))
+
+
+def test_what_a_model_draws_comes_from_the_seed_too(tmp_path):
+    def noisy(seed, **options):
+        with training.seeded(0, "weights"):
+            model = Noisy()
+        optimizer = torch.optim.SGD(model.parameters(), 0.05)
+        settings = {"epochs": 4, "batch_size": 16, "select": "error"} | options
+        training.fit(model, Regression(), optimizer, seed=seed, **settings)
+        return dict(model.state_dict())
+
+    before = torch.get_rng_state()
+    once, other = noisy(0), noisy(1)
+    torch.rand(5)
+    assert same(once, noisy(0))
+    assert not same(once, other)
+    path = tmp_path / "run.pt"
+    noisy(0, epochs=2, checkpoint=path)
+    torch.rand(5)
+    assert same(once, noisy(0, checkpoint=path))
+    assert not torch.equal(before, torch.get_rng_state())  # by the two draws here
+    torch.set_rng_state(before)
+    noisy(0, epochs=1)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_last_batch_of_one_that_batch_norm_cannot_take_is_refused_before_the_first_epoch():
+    def train(batch_size, norm, calls):
+        class Counted(Regression):
+            def loss(self, model, index, draws):
+                calls.append(len(index))
+                return super().loss(model, index, draws)
+
+        model = nn.Sequential(nn.Linear(1, 4), norm, nn.Linear(4, 1))
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        try:
+            training.fit(model, Counted(), optimizer, epochs=1, batch_size=batch_size, seed=0)
+        except ValueError:
+            assert same(before, dict(model.state_dict()))
+            raise
+
+    for batch_size in (7, 49, 1):
+        calls = []
+        with pytest.raises(ValueError, match=r"50 examples in batches of .* another batch_size"):
+            train(batch_size, nn.BatchNorm1d(4), calls)
+        assert calls == [1]
+        train(batch_size, nn.LayerNorm(4), [])
+    train(16, nn.BatchNorm1d(4), [])
 
 
 def train_to_the_end(checkpoint, result, ready):

@@ -1,0 +1,77 @@
+"""What training changes, and what it has reached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a run has reached after an epoch; all that a resumed run needs besides its parts.
+
+    Attributes:
+        epoch: epochs completed.
+        history: one row an epoch, row 0 before training: training metrics (`train_…`, the mean
+            over the epoch's examples, None before training) and validation scores (`val_…`).
+        best_epoch: the epoch with the lowest selected score; 0, the start, only if there is no
+            other.
+        best_state: the model's state at that epoch, on the CPU.
+        snapshots: the model's states at the asked-for epochs, on the CPU.
+        seconds: time spent training, over all resumptions.
+    """
+
+    epoch: int = 0
+    history: list[dict[str, float | None]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_state: State = field(default_factory=dict)
+    snapshots: dict[int, State] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What training changes."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def state(self) -> dict[str, Any]:
+        """The states of all parts, by name."""
+        return {name: part.state_dict() for name, part in vars(self).items() if part}
+
+    def descend(self, loss: Tensor) -> None:
+        """One step down the gradient of a loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+
+    def advance(self) -> None:
+        """Move the learning rate on by one step."""
+        if self.scheduler:
+            self.scheduler.step()
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Put the parts back into a state."""
+        for name, part in vars(self).items():
+            if part:
+                part.load_state_dict(state[name])
+
+
+def cpu_state(model: nn.Module) -> State:
+    """A copy of the model's state on the CPU, row by row whatever the layout it trains in."""
+    return {
+        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, value in model.state_dict().items()
+    }

@@ -1,0 +1,223 @@
+"""Nothing that was trained is lost, nothing damaged is trusted, and messages say what is so."""
+
+import logging
+import os
+import signal
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from hw3lib import training
+from hw3lib.runs import OutOfTime
+from tests.processes import FORKS
+from tests.training.test_loop import Regression, fit, same
+
+
+class InterruptedAt(Regression):
+    """Interrupted in a given call of `loss` or `validate`."""
+
+    def __init__(self, *, loss=None, validate=None):
+        super().__init__()
+        self.left = {"loss": loss, "validate": validate}
+
+    def _count(self, name):
+        if self.left[name] is not None:
+            self.left[name] -= 1
+            if self.left[name] < 0:
+                raise KeyboardInterrupt
+
+    def loss(self, model, index, draws):
+        self._count("loss")
+        return super().loss(model, index, draws)
+
+    def validate(self, model):
+        self._count("validate")
+        return super().validate(model)
+
+
+# Four steps an epoch: in the third epoch's second step, in its validation, in its first step.
+MOMENTS = [{"loss": 9}, {"validate": 3}, {"loss": 8}]
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=str)
+@pytest.mark.parametrize("seconds", [0, 1000])
+def test_ctrl_c_loses_the_epoch_that_was_begun_and_no_other(moment, seconds, tmp_path, capsys):
+    path = tmp_path / "run.pt"
+    with pytest.raises(KeyboardInterrupt):
+        fit(InterruptedAt(**moment), checkpoint=path, checkpoint_seconds=seconds)
+    assert training.load(path)["progress"]["epoch"] == 2
+    message = capsys.readouterr().err
+    assert f"interrupted. {path} holds 2 of 4 epochs. Run the same command again" in message
+    resumed, progress = fit(checkpoint=path)
+    whole, reference = fit()
+    assert same(dict(resumed.state_dict()), dict(whole.state_dict()))
+    assert progress.history == reference.history
+    assert progress.best_epoch == reference.best_epoch
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({}, "Nothing of it is kept"), ({"checkpoint": "run.pt"}, "holds nothing of it yet")],
+)
+def test_ctrl_c_does_not_promise_what_is_not_so(options, message, tmp_path, capsys):
+    options = {name: tmp_path / value for name, value in options.items()}
+    with pytest.raises(KeyboardInterrupt):
+        fit(InterruptedAt(loss=2), **options)
+    told = capsys.readouterr().err
+    assert message in told
+    assert "resume" not in told
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_whose_file_is_a_longer_runs_says_so(tmp_path, capsys):
+    path = tmp_path / "run.pt"
+    fit(epochs=5, checkpoint=path)
+    with pytest.raises(KeyboardInterrupt):
+        fit(InterruptedAt(loss=6), epochs=3, checkpoint=path)
+    assert "is a longer run's" in capsys.readouterr().err
+    assert training.load(path)["progress"]["epoch"] == 5
+
+
+def test_out_of_time_says_what_is_kept(tmp_path):
+    path = tmp_path / "run.pt"
+    with pytest.raises(OutOfTime, match=r"run\.pt holds 1 of 4 epochs"):
+        fit(checkpoint=path, deadline=time.monotonic())
+    with pytest.raises(OutOfTime, match="Nothing of it is kept"):
+        fit(deadline=time.monotonic())
+
+
+def test_an_error_of_the_objective_keeps_the_epochs_before_it(tmp_path):
+    class Failing(InterruptedAt):
+        def validate(self, model):
+            try:
+                return super().validate(model)
+            except KeyboardInterrupt:
+                raise KeyError("planted") from None
+
+    path = tmp_path / "run.pt"
+    with pytest.raises(KeyError, match="planted") as failed:
+        fit(Failing(validate=3), checkpoint=path)
+    assert "holds 2 of 4 epochs" in failed.value.__notes__[0]
+    assert training.load(path)["progress"]["epoch"] == 2
+
+
+def test_a_file_that_cannot_be_written_at_the_interruption_is_told(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "run.pt"
+    fit(epochs=1, checkpoint=path)
+
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hw3lib.training.checkpoint.save", full)
+    with pytest.raises(KeyboardInterrupt):
+        fit(InterruptedAt(loss=9), checkpoint=path)
+    told = capsys.readouterr().err
+    assert "could not be written ([Errno 28] No space left" in told
+    assert f"{path} holds 1 of 4 epochs" in told
+    assert training.load(path)["progress"]["epoch"] == 1
+
+
+class Slow(Regression):
+    def loss(self, model, index, draws):
+        time.sleep(0.01)
+        return super().loss(model, index, draws)
+
+
+def train_slowly(path, ready):
+    torch.set_num_threads(1)
+
+    class Told(Slow):
+        def validate(self, model):
+            ready.send(len(self.scores))
+            self.scores.append(0)
+            return super().validate(model)
+
+    fit(Told(), epochs=1000, checkpoint=path, checkpoint_seconds=1000)
+
+
+def test_sigterm_saves_and_then_ends_the_process_as_it_should(tmp_path):
+    path = tmp_path / "run.pt"
+    here, there = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=train_slowly, args=(path, there))
+    process.start()
+    there.close()
+    while here.recv() < 3:
+        pass
+    assert not path.exists()
+    process.terminate()
+    process.join(60)
+    assert process.exitcode == -signal.SIGTERM
+    epochs = training.load(path)["progress"]["epoch"]
+    assert epochs >= 2
+    resumed, _ = fit(epochs=epochs + 2, checkpoint=path)
+    assert same(dict(resumed.state_dict()), dict(fit(epochs=epochs + 2)[0].state_dict()))
+
+
+def test_a_handler_of_somebody_else_stays(tmp_path):
+    caught = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: caught.append(number))
+    try:
+
+        class Signalled(Regression):
+            def validate(self, model):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return super().validate(model)
+
+        fit(Signalled(), epochs=2)
+        assert caught == [signal.SIGTERM] * 3
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    fit()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_every_damaged_byte_is_noticed_and_the_run_starts_over(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    path = tmp_path / "run.pt"
+    fit(epochs=2, checkpoint=path)
+    whole = path.read_bytes()
+    rng = torch.Generator().manual_seed(0)
+    places = torch.randint(len(whole), (60,), generator=rng).tolist()
+    for place in [0, len(whole) - 1, *places]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << (place % 8)
+        path.write_bytes(damaged)
+        assert training.load(path) is None
+        assert not path.exists()
+        assert (tmp_path / "run.pt.damaged").read_bytes() == damaged
+    for cut in (0, 10, 60, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        assert training.load(path) is None
+    caplog.clear()
+    path.write_bytes(whole[:-1] + b"?")
+    started_over, _ = fit(checkpoint=path)
+    assert f"{path} is damaged" in caplog.text
+    assert same(dict(started_over.state_dict()), dict(fit()[0].state_dict()))
+    path.write_bytes(whole)
+    assert training.load(path)["progress"]["epoch"] == 2
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    path = tmp_path / "folder with spaces" / "run.pt"
+    assert training.load(path) is None
+    content = ([torch.arange(3), {"a": 1.5}], 2.0)
+    training.save(path, content)
+    parts, number = training.load(path)
+    assert torch.equal(parts[0], torch.arange(3))
+    assert (parts[1], number) == ({"a": 1.5}, 2.0)
+    assert [found.name for found in path.parent.iterdir()] == ["run.pt"]
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name_and_stays(tmp_path):
+    path = tmp_path / "run.pt"
+    fit(epochs=1, checkpoint=path)
+    content = path.read_bytes()
+    model = nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 1))
+    optimizer = torch.optim.Adam(model.parameters())
+    with pytest.raises(ValueError, match=r"run\.pt was written by a training of another model"):
+        training.fit(
+            model, Regression(), optimizer, epochs=2, batch_size=16, seed=0, checkpoint=path
+        )
+    assert path.read_bytes() == content
