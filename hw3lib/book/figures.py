@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -10,10 +9,14 @@ from typing import Any, Protocol
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from IPython.core.getipython import get_ipython
+from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from numpy.typing import ArrayLike, NDArray
+
+from hw3lib.book.picture import GROUND, WIDE, as_svg
 
 
 class SupportsInterval(Protocol):
@@ -28,38 +31,45 @@ class SupportsInterval(Protocol):
 
 
 def use_style() -> None:
-    """The look of all figures of the book: opaque white, so that they read on dark pages too."""
+    """The look of all figures of the book: no ground of their own, and colours for everybody."""
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
     plt.rcParams.update(
         {
-            "figure.figsize": (7.0, 4.0),
+            "figure.figsize": (WIDE, 3.6),
             "figure.dpi": 110,
             "savefig.facecolor": "white",
-            "savefig.bbox": "tight",  # as notebooks do; the source stands below the canvas
+            "savefig.bbox": "tight",  # as notebooks do
             "figure.constrained_layout.use": True,
             "image.cmap": "gray",
             "image.interpolation": "nearest",
+            "axes.facecolor": "none",
             "axes.titlesize": "medium",
+            "legend.facecolor": GROUND,
+            "legend.fontsize": 10,
         }
     )
 
 
-def sign(fig: Figure, source: str) -> None:
-    """Say at the foot of a figure, and in the metadata of its image file, where it comes from.
+def sign(fig: Figure, source: str, columns: int | None = None) -> None:
+    """Show a finished figure, and below it where it comes from.
+
+    In a notebook this displays the figure as an SVG (see `hw3lib.book.picture`) and prints the
+    source; the book makes a fold of the latter. Elsewhere it does nothing but note the source for
+    the metadata of a file that the figure is saved to.
 
     Args:
         fig: the figure, once it has its final size.
         source: such as `hw3lib.runs.source` gives.
+        columns: panels side by side on a phone; default one.
     """
-    points = 6
-    characters = int(fig.get_figwidth() * 72 / (0.55 * points))  # of half their height, a bit more
-    fig.text(
-        1, -0.01, textwrap.fill(source, characters),
-        ha="right", va="top", fontsize=points, color="0.35",
-    )  # fmt: skip
     # Notebooks and `savefig` both write images through this method.
-    metadata = {"Source": source}
-    fig.canvas.print_figure = partial(fig.canvas.print_figure, metadata=metadata)  # type: ignore[method-assign]
+    fig.canvas.print_figure = partial(fig.canvas.print_figure, metadata={"Source": source})  # type: ignore[method-assign]
+    if get_ipython() is None:
+        return
+    svg = as_svg(fig, source, columns)
+    display({"image/svg+xml": svg, "text/plain": repr(fig)}, raw=True)
+    print(f"Source: {source}")
+    plt.close(fig)
 
 
 def tile(images: ArrayLike, columns: int, pad: int = 1) -> NDArray[Any]:

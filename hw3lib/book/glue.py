@@ -6,6 +6,7 @@ that the notebooks run in Colab with nothing but this package.
 
 from __future__ import annotations
 
+import ast
 import html
 import inspect
 import textwrap
@@ -30,18 +31,67 @@ def glue(name: str, value: Any, spec: str = "") -> None:
 
 
 def show_table(table: Any, source: str) -> None:
-    """Show a table, and below it in small print where its numbers come from.
+    """Show a table, and below it a fold that says where its numbers come from.
 
     Args:
         table: a data frame, or whatever a notebook can show.
         source: such as `hw3lib.runs.source` gives.
     """
     display(table)
-    line = f'<p class="source">{html.escape(source)}</p>'
+    fold = f"<summary>Source</summary>{html.escape(source)}"
+    line = f'<details class="source">{fold}</details>'
     display({"text/plain": source, "text/html": line}, raw=True)
 
 
 def show_source(*objects: Any) -> None:
-    """Show the library's own code of functions, methods or classes, highlighted."""
-    parts = (textwrap.dedent(inspect.getsource(obj)).strip() for obj in objects)
-    display(Markdown("```python\n" + "\n\n".join(parts) + "\n```"))
+    """Show the library's own code of functions, methods or classes, highlighted.
+
+    Docstrings and checks of arguments are left out; a fold below holds the whole.
+    """
+    whole = [textwrap.dedent(inspect.getsource(obj)).strip() for obj in objects]
+    core = [without_checks(source) for source in whole]
+    display(Markdown(_as_code(core)))
+    if core != whole:
+        fold = '<details class="fold"><summary>With docstrings and checks</summary>'
+        display(Markdown(f"{fold}\n\n{_as_code(whole)}\n\n</details>"))
+
+
+def without_checks(source: str) -> str:
+    """The source of a function or class without its docstrings and checks of arguments.
+
+    A check is a statement of a function that can only raise: an `if` whose body is one `raise`, or
+    the call of a function `check_...`.
+    """
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+            continue
+        dropped = [s for i, s in enumerate(node.body) if (i == 0 and _is_text(s)) or _is_check(s)]
+        for statement in dropped if len(dropped) < len(node.body) else ():
+            for number in range(statement.lineno - 1, statement.end_lineno or statement.lineno):
+                lines[number] = _DROPPED
+            if lines[number + 1 : number + 2] == [""]:
+                lines[number + 1] = _DROPPED
+    return "\n".join(line for line in lines if line is not _DROPPED)
+
+
+_DROPPED = "# dropped"
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def _is_check(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.If):
+        return [type(s) for s in statement.body] == [ast.Raise] and not statement.orelse
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(call, ast.Call) and ast.unparse(call.func).split(".")[-1].startswith("check_")
+
+
+def _as_code(parts: list[str]) -> str:
+    return "```python\n" + "\n\n".join(parts) + "\n```"

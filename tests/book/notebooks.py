@@ -1,14 +1,13 @@
 """The book's notebooks, and what is wrong with one as it is committed."""
 
-import base64
 import re
 from collections.abc import Collection
-from io import BytesIO
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
-from PIL import Image
+
+from hw3lib.book.picture import source_of
 
 ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "book"
@@ -107,9 +106,10 @@ def source_faults(notebook: NotebookNode, stored: Collection[str]) -> list[str]:
             continue
         datas = [output.get("data", {}) for output in cell.outputs]
         for data, following in zip(datas, [*datas, {}][1:], strict=True):
-            if "image/png" in data:
-                picture = Image.open(BytesIO(base64.b64decode(data["image/png"])))
-                source = picture.info.get("Source", "")
+            if "image/svg+xml" in data:
+                source = source_of(data["image/svg+xml"])
+            elif "image/png" in data:
+                source = ""
             elif 'class="dataframe"' in data.get("text/html", ""):
                 source = following.get("text/plain", "")
             else:

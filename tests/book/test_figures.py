@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
 from hw3lib.book import figures
+from hw3lib.book.picture import source_of
 from hw3lib.stats import Interval
 
 
@@ -69,20 +72,26 @@ def test_contours_of_a_gaussian_hold_their_share_of_it():
     plt.close(fig)
 
 
-def test_a_signed_figure_says_its_source_on_the_picture_and_in_the_file(tmp_path):
+def test_a_signed_figure_says_its_source_in_the_file_that_it_is_saved_to(tmp_path):
     source = "Runs 01234567, 89abcdef · seed 0 · cpu, 1 threads · hw3lib 0.1.0"
     with plt.rc_context():
         figures.use_style()
         fig, ax = plt.subplots(figsize=(2, 1))
         ax.plot([0, 1])
-        unsigned, signed = tmp_path / "unsigned.png", tmp_path / "signed.png"
-        fig.savefig(unsigned)
         figures.sign(fig, source)
-        fig.savefig(signed)
-    with Image.open(unsigned) as before, Image.open(signed) as after:
-        assert "Source" not in before.info
-        assert after.info["Source"] == source
-        # The line is below the figure, in rows of its own, and does not make it wider.
-        assert after.height > before.height
-        assert after.width <= before.width + 5
-    assert " ".join(fig.texts[0].get_text().split()) == source
+        fig.savefig(tmp_path / "signed.png")
+    with Image.open(tmp_path / "signed.png") as file:
+        assert file.info["Source"] == source
+    plt.close(fig)
+
+
+def test_in_a_notebook_a_signed_figure_is_shown_once_with_its_source_below():
+    code = (
+        "import matplotlib.pyplot as plt\nfrom hw3lib.book import figures\n"
+        "fig, ax = plt.subplots()\nfigures.sign(fig, 'Run 01234567 · <cpu>')"
+    )
+    notebook = NotebookClient(new_notebook(cells=[new_code_cell(code)])).execute()
+    shown, line = notebook.cells[0].outputs
+    assert set(shown.data) == {"image/svg+xml", "text/plain"}
+    assert source_of(shown.data["image/svg+xml"]) == "Run 01234567 · <cpu>"
+    assert line.text == "Source: Run 01234567 · <cpu>\n"

@@ -6,7 +6,7 @@ import sys
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
-from hw3lib.book.glue import MIME_PREFIX
+from hw3lib.book.glue import MIME_PREFIX, without_checks
 
 
 def test_a_glued_value_is_stored_under_its_name():
@@ -26,10 +26,40 @@ def test_a_table_is_followed_by_its_source():
     table, line = notebook.cells[0].outputs
     assert 'class="dataframe"' in table.data["text/html"]
     assert line.data["text/plain"] == "Run 01234567 · <cpu>"
-    assert line.data["text/html"] == '<p class="source">Run 01234567 · &lt;cpu&gt;</p>'
+    assert "Run 01234567 · &lt;cpu&gt;</details>" in line.data["text/html"]
 
 
 def test_gluing_does_not_import_sphinx():
     heavy = "any(m in sys.modules for m in ('sphinx', 'myst_nb'))"
     code = f"import sys, hw3lib.book.glue; sys.exit({heavy})"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_source_is_shown_without_docstring_and_checks_of_arguments():
+    source = '''
+def decide(x, low):
+    """One line.
+
+    Args:
+        x: what.
+    """
+    check_radius("low", low)
+    if low < 0:
+        raise ValueError("below")
+    if x > low:
+        return "holds"
+    return "a \\"text\\""
+'''.strip()
+    shown = without_checks(source)
+    assert shown.splitlines() == [
+        "def decide(x, low):",
+        "    if x > low:",
+        '        return "holds"',
+        '    return "a \\"text\\""',
+    ]
+    compile(shown, "shown", "exec")
+
+
+def test_a_class_of_nothing_but_a_docstring_keeps_it():
+    source = 'class A(Exception):\n    """What went wrong."""'
+    assert without_checks(source) == source

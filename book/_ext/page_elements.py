@@ -1,0 +1,121 @@
+"""What a notebook's cells become on a page: named folds, source lines, figures for phone and dark.
+
+- The fold of a cell that is tagged `hide-*` says what it holds: the `code_prompt_show` under the
+  `mystnb` of the cell, else "Code of Fig. 31", "Parameters", "Imports" or "Code of the table".
+- The line "Source: …" that `hw3lib.book.figures.sign` prints becomes a fold below the figure.
+- An SVG of `hw3lib.book.picture` is shown by the view that fits the column and the colour scheme.
+"""
+
+import ast
+import re
+from html import escape
+from pathlib import Path
+
+from docutils import nodes
+from myst_nb.sphinx_ import HideCodeCellNode
+from sphinx.application import Sphinx
+from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.writers.html5 import HTML5Translator
+
+DEFAULT = "Show code cell {type}"  # MyST-NB's, which says nothing
+UNNAMED = "Code"
+SOURCE = "Source: "
+SIZES = re.compile(r'viewBox="0 0 (\S+) (\S+)" data-narrow="(\S+) (\S+)"')
+
+
+class NameFolds(SphinxPostTransform):
+    """Give each fold its name, before MyST-NB makes the folds."""
+
+    default_priority = 150
+    formats = ("html",)
+
+    def run(self, **_kwargs: object) -> None:
+        """Name the folds of all cells."""
+        for cell in self.document.findall(nodes.container):
+            if cell.get("nb_element") == "cell_code" and cell.get("hide_mode"):
+                name = cell["prompt_show"]
+                cell["prompt_show"] = self.name_of(cell) if name == DEFAULT else name
+
+    def name_of(self, cell: nodes.container) -> str:
+        """What the fold of a cell without a name of its own holds."""
+        figure = next(cell.findall(nodes.figure), None)
+        if figure is not None and figure["ids"]:
+            numbers = self.env.toc_fignumbers[self.env.docname].get("figure", {})
+            number = ".".join(map(str, numbers.get(figure["ids"][0], ())))
+            return f"Code of Fig. {number}"
+        if "tag_parameters" in cell["classes"]:
+            return "Parameters"
+        if _only_imports(cell):
+            return "Imports"
+        tables = (raw for raw in cell.findall(nodes.raw) if 'class="dataframe"' in raw.astext())
+        return "Code of the table" if next(tables, None) is not None else UNNAMED
+
+
+def _only_imports(cell: nodes.container) -> bool:
+    """Whether a cell only imports; it may also call functions such as `use_style()`."""
+    source = next(cell.findall(nodes.literal_block)).astext()
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError:  # a line magic
+        return False
+    return all(
+        isinstance(s, ast.Import | ast.ImportFrom)
+        or (isinstance(s, ast.Expr) and isinstance(s.value, ast.Call) and not s.value.args)
+        for s in statements
+    )
+
+
+class FoldSources(SphinxPostTransform):
+    """Fold the line that says where a figure comes from."""
+
+    default_priority = 151
+    formats = ("html",)
+
+    def run(self, **_kwargs: object) -> None:
+        """Replace the printed lines of a page."""
+        for block in list(self.document.findall(nodes.literal_block)):
+            if "stream" in block["classes"] and block.astext().startswith(SOURCE):
+                text = block.astext().removeprefix(SOURCE).strip()
+                fold = f'<details class="source"><summary>Source</summary>{escape(text)}</details>'
+                block.replace_self(nodes.raw("", fold, format="html"))
+
+
+def visit_fold(self: HTML5Translator, node: HideCodeCellNode) -> None:
+    """A fold with one name, open or not."""
+    name = escape(node["prompt_show"])
+    classes = " ".join(["fold", "hide", *node["classes"]])
+    self.body.append(f'<details class="{classes}">\n<summary>{name}</summary>\n')
+
+
+def depart_fold(self: HTML5Translator, _node: HideCodeCellNode) -> None:
+    """The end of the fold."""
+    self.body.append("</details>\n")
+
+
+def visit_image(self: HTML5Translator, node: nodes.image) -> None:
+    """An image, or the four views of a figure of this book."""
+    file = Path(self.builder.srcdir, node["uri"].lstrip("/"))
+    head = file.read_text(encoding="utf-8")[:500] if file.suffix == ".svg" and file.exists() else ""
+    sizes = SIZES.search(head)
+    if sizes is None:
+        HTML5Translator.visit_image(self, node)
+        return
+    address = f"{self.builder.imgpath}/{self.builder.images[node['uri']]}"
+    wide, narrow = f"{sizes[1]}/{sizes[2]}", f"{sizes[3]}/{sizes[4]}"
+    style = f"--width:{sizes[1]}pt;--wide:{wide};--narrow:{narrow}"
+    for scheme in ("light", "dark"):
+        self.body.append(
+            f'<picture class="in-{scheme}">'
+            f'<source media="(max-width: 640px)" srcset="{address}#{scheme}-narrow">'
+            f'<img class="figure" src="{address}#{scheme}" alt="{escape(node.get("alt", ""))}"'
+            f' style="{style}" loading="lazy"></picture>\n'
+        )
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the extension."""
+    app.add_post_transform(NameFolds)
+    app.add_post_transform(FoldSources)
+    app.add_node(HideCodeCellNode, override=True, html=(visit_fold, depart_fold))
+    app.add_node(nodes.image, override=True, html=(visit_image, lambda _self, _node: None))
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
