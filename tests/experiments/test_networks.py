@@ -2,12 +2,11 @@
 
 from hw3lib.book import report
 from hw3lib.book.report import reported
-from hw3lib.experiments.part2.attacked import (
-    SUITE,
-)
+from hw3lib.experiments.part2.attacked import SUITE, suite
 from hw3lib.experiments.part2.networks import TRAINING_EPOCHS, networks
 from hw3lib.experiments.part2.resnet_training import TrainResNet
-from hw3lib.robust.defenses import Standard
+from hw3lib.robust.attacks import FGSM, PGD
+from hw3lib.robust.defenses import AdversarialLoss, JoinedBatch, Standard
 
 
 def test_the_networks_of_one_seed_share_what_they_should():
@@ -53,3 +52,22 @@ def test_the_reports_numbers_are_found_by_network_and_attack():
         ("fgsm_defense", "clean"), ("fgsm_defense", "FGSM"),  # it has no PGD of this one
     }  # fmt: skip
     assert {attack for _, attack in found} <= {"clean", *SUITE}
+
+
+def test_other_attacks_reach_the_defences_and_no_other_network():
+    fgsm, pgd = FGSM.from_normalized(0.2), PGD.from_normalized(0.02, step=0.005)
+    usual, other = networks("shapes"), networks("shapes", fgsm=fgsm, pgd=pgd, alpha=0.25)
+    assert other.fgsm_defense.defense == AdversarialLoss(fgsm, alpha=0.25)
+    assert other.fgsm_short.defense == other.fgsm_defense.defense
+    assert other.pgd_defense.defense == other.pgd_short.defense == JoinedBatch(pgd)
+    changed = {name for name, model in vars(usual).items() if vars(other)[name] != model}
+    assert changed == {"fgsm_defense", "fgsm_short", "pgd_defense", "pgd_short"}
+
+
+def test_a_suite_of_other_attacks_has_the_same_names():
+    fgsm = FGSM.from_normalized(0.2)
+    other = suite(fgsm)
+    assert list(other) == list(SUITE)
+    assert other["FGSM"] == fgsm
+    assert other["random signs"].eps == other["strong PGD"].eps == fgsm.eps
+    assert other["PGD 8/255"] == SUITE["PGD 8/255"]

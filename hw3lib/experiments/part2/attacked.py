@@ -38,14 +38,20 @@ COURSE_FGSM = FGSM.from_normalized(0.1)
 COURSE_PGD = PGD.from_normalized(0.01, step=2.0, steps=10)
 """The course's PGD: eps = 0.01 and steps of 2, which leave the ball at once, ten times."""
 
-SUITE: dict[str, FGSM | PGD | SignNoise] = {
-    "random signs": SignNoise(COURSE_FGSM.eps),
-    "FGSM": COURSE_FGSM,
-    "PGD": COURSE_PGD,
-    "strong PGD": PGD(COURSE_FGSM.eps, 20, keep="best", random_start=True, restarts=2),
-    "PGD 8/255": PGD(8 / 255, keep="best"),
-}
-"""What every network of the book is attacked with; strong PGD searches the ball of FGSM."""
+
+def suite(fgsm: FGSM = COURSE_FGSM, pgd: PGD = COURSE_PGD) -> dict[str, FGSM | PGD | SignNoise]:
+    """What a network is attacked with, by name; random signs and strong PGD have FGSM's radius."""
+    return {
+        "random signs": SignNoise(fgsm.eps),
+        "FGSM": fgsm,
+        "PGD": pgd,
+        "strong PGD": PGD(fgsm.eps, 20, keep="best", random_start=True, restarts=2),
+        "PGD 8/255": PGD(8 / 255, keep="best"),
+    }
+
+
+SUITE = suite()
+"""What every network of the book is attacked with."""
 
 
 class UnderAttack(Experiment):

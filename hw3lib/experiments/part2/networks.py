@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hw3lib.experiments.part2.attacked import COURSE_FGSM, COURSE_PGD
 from hw3lib.experiments.part2.resnet_training import TrainResNet, pretraining
+from hw3lib.robust.attacks import FGSM, PGD
 from hw3lib.robust.defenses import AdversarialLoss, JoinedBatch, Standard
 
 
@@ -38,7 +39,15 @@ class Networks:
     pgd_short: TrainResNet
 
 
-def networks(dataset: str = "cifar10", seed: int = 0, epochs: int | None = None) -> Networks:
+def networks(
+    dataset: str = "cifar10",
+    seed: int = 0,
+    epochs: int | None = None,
+    *,
+    fgsm: FGSM = COURSE_FGSM,
+    pgd: PGD = COURSE_PGD,
+    alpha: float = 0.5,
+) -> Networks:
     """The networks for one data set and seed.
 
     Args:
@@ -46,6 +55,8 @@ def networks(dataset: str = "cifar10", seed: int = 0, epochs: int | None = None)
             steps, so that everything trains on a CPU in a minute.
         seed: of all; as in the course, there is only one ready-made network for CIFAR-10.
         epochs: of every training; None takes the data set's defaults.
+        fgsm, alpha: the attack that the FGSM defence trains on, and its weight of the clean loss.
+        pgd: the attack that the PGD defence trains on.
     """
     number = (
         TRAINING_EPOCHS[dataset]
@@ -62,29 +73,29 @@ def networks(dataset: str = "cifar10", seed: int = 0, epochs: int | None = None)
         seed=seed,
         epochs=number["longer"],
     )
-    fgsm = base.changed(
+    fgsm_defense = base.changed(
         start=ready,
-        defense=AdversarialLoss(COURSE_FGSM, alpha=0.5),
+        defense=AdversarialLoss(fgsm, alpha=alpha),
         epochs=number["fgsm_defense"],
     )
-    pgd = base.changed(
-        start=ready, augmented=True, defense=JoinedBatch(COURSE_PGD), epochs=number["pgd_defense"]
+    pgd_defense = base.changed(
+        start=ready, augmented=True, defense=JoinedBatch(pgd), epochs=number["pgd_defense"]
     )
     return Networks(
         pretrained=ready,
         scratch=base,
         augmented=base.changed(augmented=True),
-        fgsm_defense=fgsm,
-        pgd_defense=pgd,
+        fgsm_defense=fgsm_defense,
+        pgd_defense=pgd_defense,
         **_halves(ready.first, seed, number["half"]),
         smooth=longer.changed(defense=Standard(label_smoothing=0.1)),
         sharp=longer.changed(defense=Standard()),
-        fgsm_short=fgsm.changed(
+        fgsm_short=fgsm_defense.changed(
             epochs=number["fgsm_short"],
             # The best epoch on clean images is the least defended one.
             keep="last" if dataset == "cifar10" else "best",
         ),
-        pgd_short=pgd.changed(epochs=number["pgd_short"]),
+        pgd_short=pgd_defense.changed(epochs=number["pgd_short"]),
     )
 
 
