@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import norm
 
 from hw3lib import runs
 from hw3lib.experiments.part1 import manifold
@@ -126,3 +127,16 @@ def test_the_map_is_the_manifold_and_what_the_classifier_reads_on_it(tmp_path, m
 def test_twenty_dimensions_have_no_map():
     with pytest.raises(ValueError, match="latent_dim=2"):
         PlaneMap(vae=PLANE.changed(latent_dim=20), classifier=READER).canary()
+
+
+def test_a_style_that_follows_the_plane_is_linear_in_it():
+    size = 6
+    z = norm.ppf((np.arange(size) + 0.5) / size)
+    across, up = np.meshgrid(z, z[::-1])
+    classes = np.arange(size * size).reshape(size, size) % 2
+    level = 5 + across - 2 * up + 3 * classes  # the class is taken out, the rest is a plane
+    tiles = np.broadcast_to(level[..., None, None], (size, size, 28, 28))
+    share = manifold.style_share(tiles, classes, lambda x: np.asarray(x).mean((1, 2)))
+    assert share == pytest.approx(1)
+    noise = np.random.default_rng(0).standard_normal(size * size)
+    assert manifold.style_share(tiles, classes, lambda _: noise) < 0.3

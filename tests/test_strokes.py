@@ -95,3 +95,15 @@ def test_neighbours_correlate_in_pictures_and_not_in_noise():
 def test_a_single_image_without_its_batch_axis_is_refused():
     with pytest.raises(ValueError, match="shape"):
         strokes.ink(np.zeros((28, 28)))
+
+
+def test_the_background_is_what_lies_off_the_strokes():
+    digit = bar(4, 10, 20, 3)
+    faint, speck, near = digit.copy(), digit.copy(), digit.copy()
+    faint[8:12, 20:24] = 1  # 16 grey pixels far from the stroke
+    speck[10, 22] = 15  # as bright as ink, and too small for a piece
+    near[10, 14] = 7  # the soft edge of a stroke is no dirt
+    sizes = strokes.background(np.stack([digit, faint, speck, near])) * (28 * 28 - 24 * 7)
+    np.testing.assert_allclose(sizes, [0, 16, 1, 0], atol=1e-9)
+    assert strokes.background(np.full((1, 28, 28), 15.0)).tolist() == [0]
+    assert strokes.background(np.full((1, 28, 28), 1.0)).tolist() == [1]

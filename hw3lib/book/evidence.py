@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -15,9 +15,10 @@ from hw3lib import runs, stats
 from hw3lib.book import claims, report
 from hw3lib.book.claims import Claim, Judgement
 from hw3lib.experiments.catalog import Named, named
-from hw3lib.experiments.part1 import manifold
+from hw3lib.experiments.part1 import manifold, strokes
 from hw3lib.experiments.part1.beta_sweep import factor_alignment
-from hw3lib.experiments.part1.sample_quality import blocks_of, early_excess
+from hw3lib.experiments.part1.kl_estimates import kl_errors, mixture_saving, quadrature_errors
+from hw3lib.experiments.part1.sample_quality import blocks_of, early_excess, images_of
 from hw3lib.experiments.part2.attacked import intervals, outcomes
 from hw3lib.experiments.part2.evaluation import RadiusCurves
 from hw3lib.runs.store import Run
@@ -173,16 +174,36 @@ def scores_of(sweep: Sequence[Run], name: str) -> NDArray[np.float64]:
     return np.array([run.results["test"][name] for run in sweep])
 
 
+def class_codes(plane: Run, *classes: int) -> NDArray[np.float64]:
+    """Posterior means (N, D) of the stored test images of these classes."""
+    codes: NDArray[np.float64] = plane.arrays["test_mean"].astype(np.float64)
+    return codes[np.isin(plane.arrays["test_labels"], classes)]
+
+
+def order_p_value(plane: Run, ranks: Mapping[int, int]) -> float:
+    """Of `manifold.best_order` for the centres of the classes; `ranks` gives each its place."""
+    centres = [class_codes(plane, k).mean(0) for k in ranks]
+    return manifold.best_order(centres, list(ranks.values())).p_value
+
+
+def style_share(plane_map: Run, measure: str) -> float:
+    """Of `manifold.style_share`, for a measure of `strokes` such as "slant"."""
+    tiles = plane_map.arrays["tiles"] / 17
+    return manifold.style_share(tiles, plane_map.arrays["classes"], getattr(strokes, measure))
+
+
 FUNCTIONS: dict[str, Callable[..., Any] | Any] = {
     function.__name__: function
     for function in (
-        at_radius, best_validation_accuracy, blocks_of, course_accuracy, early_excess,
-        factor_alignment, history, scores_of, train_bpd, with_habits, withstands,
+        at_radius, best_validation_accuracy, blocks_of, class_codes, course_accuracy, early_excess,
+        factor_alignment, history, images_of, kl_errors, mixture_saving, order_p_value,
+        quadrature_errors, scores_of, style_share, train_bpd, with_habits, withstands,
     )
 } | {
     "np": np,
     "slope": stats.slope,
     "manifold": manifold,
+    "strokes": strokes,
     "report": report.value,
     "bpd": bits_per_dim,
     "len": len,

@@ -6,13 +6,14 @@ images (S, S, H, W).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import scipy.ndimage
+import scipy.stats
 import torch
 from annotated_types import Ge
 from numpy.typing import ArrayLike, NDArray
@@ -191,6 +192,22 @@ def linear_share(values: ArrayLike, positions: ArrayLike, groups: ArrayLike) -> 
     fitted = x @ np.linalg.lstsq(x, y, rcond=None)[0]
     total = np.square(y).sum()
     return float(1 - np.square(y - fitted).sum() / total) if total > 0 else 0.0
+
+
+def style_share(
+    tiles: ArrayLike, classes: ArrayLike, measure: Callable[[ArrayLike], Floats]
+) -> float:
+    """`linear_share` of what is measured on each tile, such as its slant, in the codes of the grid.
+
+    Args:
+        tiles: (S, S, H, W) as `VAE.manifold` draws them, in 0..15.
+        classes: (S, S), what each tile shows.
+        measure: maps images (N, H, W) to numbers (N,), such as `strokes.slant`.
+    """
+    t = np.asarray(tiles)
+    ticks = scipy.stats.norm.ppf((np.arange(len(t)) + 0.5) / len(t))
+    codes = np.stack(np.meshgrid(ticks, ticks[::-1]), axis=-1).reshape(-1, 2)
+    return linear_share(measure(t.reshape(-1, *t.shape[2:])), codes, np.ravel(classes))
 
 
 def _kendall(along: Floats, place: NDArray[Any]) -> Floats:

@@ -42,13 +42,25 @@ def stroke_width(images: ArrayLike) -> Floats:
 def pieces(images: ArrayLike) -> NDArray[np.int64]:
     """Connected pieces of ink, (N,); pixels touch along a side or at a corner."""
     black = _is_ink(images)
-    within_image = np.zeros((3, 3, 3))
-    within_image[1] = 1
-    labels, _ = scipy.ndimage.label(black, within_image)
-    found, first, sizes = np.unique(labels, return_index=True, return_counts=True)
-    is_piece = (found > 0) & (sizes >= SMALLEST_PIECE)
+    labels, is_piece = _pieces(black)
+    first = np.unique(labels, return_index=True)[1]
     owner = first[is_piece] // black[0].size
     return np.bincount(owner, minlength=len(black))
+
+
+def background(images: ArrayLike, margin: int = 2) -> Floats:
+    """Share of the background that is not blank, (N,): level 0 is blank.
+
+    The background is all pixels farther than `margin` from every piece of ink; specks are no
+    pieces, so they count as dirt. An image without background gets 0.
+    """
+    labels, is_piece = _pieces(_is_ink(images))
+    around = np.zeros((3, 3, 3), dtype=bool)
+    around[1] = True
+    near = scipy.ndimage.binary_dilation(is_piece[labels], around, iterations=margin)
+    dirty = (np.asarray(images) > 0) & ~near
+    shares: Floats = dirty.sum((1, 2)) / np.maximum((~near).sum((1, 2)), 1)
+    return shares
 
 
 def slant(images: ArrayLike) -> Floats:
@@ -79,6 +91,16 @@ def spatial_autocorrelation(images: ArrayLike) -> float:
     """
     x = np.asarray(images, dtype=np.float64)
     return float(np.corrcoef(x[:, :, :-1].ravel(), x[:, :, 1:].ravel())[0, 1])
+
+
+def _pieces(black: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Connected ink (N, H, W), numbered over all images from 1, and which numbers are pieces."""
+    within_image = np.zeros((3, 3, 3))
+    within_image[1] = 1
+    labels, count = scipy.ndimage.label(black, within_image)
+    is_piece = np.bincount(labels.ravel(), minlength=count + 1) >= SMALLEST_PIECE
+    is_piece[0] = False  # paper
+    return labels, is_piece
 
 
 def _is_ink(images: ArrayLike) -> NDArray[np.bool_]:
