@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from hw3lib.runs.files import write_whole
+from hw3lib.files import write_whole
 from hw3lib.runs.settings import OutOfTime
 from hw3lib.training.progress import Parts, Progress
 
