@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw3lib import data
+from hw3lib.vae.bounds import elbo_terms
 from hw3lib.vae.model import VAE, mean_image, pixel_nll, sample_pixels
 from hw3lib.vae.objective import ElboObjective, evaluate_elbo
 
@@ -90,6 +91,35 @@ def test_raw_pixels_are_refused_with_the_remedy(vae):
     with pytest.raises(ValueError, match=r"255.*0\.\.15.*quantize"):
         vae.encode(raw)
     vae.encode(data.quantize(raw))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "error", "message"),
+    [
+        (torch.rand(2, 28, 28), TypeError, r"float32; the VAE takes grey levels 0\.\.15"),
+        (torch.full((2, 28, 28), torch.nan), TypeError, "float32"),
+        (torch.full((2, 28, 28), -1), ValueError, "pixels go from -1 to -1"),
+        (torch.full((2, 28, 28), -100), ValueError, "pixels go from -100"),
+        (torch.full((2, 28, 28), 16), ValueError, "to 16"),
+    ],
+)
+def test_what_are_no_grey_levels_is_refused(vae, pixels, error, message):
+    with pytest.raises(error, match=message):
+        vae.encode(pixels)
+    with pytest.raises(error, match=message):
+        evaluate_elbo(vae, pixels, torch.zeros(2, 3))
+
+
+def test_no_pixel_is_free():
+    """torch's cross-entropy leaves out labels of -100."""
+    with pytest.raises((IndexError, RuntimeError)):
+        pixel_nll(torch.zeros(1, 16, 1, 1), torch.full((1, 1, 1), -100))
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (1, 3), (3,), (2, 4)])
+def test_noise_of_another_shape_is_refused(vae, shape):
+    with pytest.raises(ValueError, match=r"these codes need \(2, 3\)"):
+        elbo_terms(vae, grey(2), torch.zeros(shape))
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (2, 1, 28, 28), (2, 32, 32), (2, 784)])

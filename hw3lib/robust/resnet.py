@@ -36,6 +36,11 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-3] != len(self.mean):
+            raise ValueError(
+                f"images of shape {tuple(x.shape)} have {x.shape[-3]} channels; this network "
+                f"normalises {len(self.mean)}"
+            )
         return (x - self.mean) / self.std
 
 

@@ -73,8 +73,15 @@ def elbo_terms(model: LatentModel, x: Tensor, noise: Tensor) -> ElboTerms:
         model: the latent-variable model.
         x: (N, ...) images.
         noise: (N, D) standard normal numbers.
+
+    Raises:
+        ValueError: the noise has another shape.
     """
     mean, log_std = model.encode(x)
+    if noise.shape != mean.shape:
+        raise ValueError(
+            f"noise has shape {tuple(noise.shape)}; these codes need {tuple(mean.shape)}"
+        )
     # Losses are computed in float32 even where the network runs in bfloat16.
     mean, log_std = _at_least_float32(mean), _at_least_float32(log_std)
     z = mean + log_std.exp() * noise

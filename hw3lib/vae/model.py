@@ -87,6 +87,7 @@ class VAE(nn.Module):
         """Mean and log standard deviation of q(z|x), (N, D) each, for grey levels x (N, 28, 28).
 
         Raises:
+            TypeError: `x` has no whole numbers.
             ValueError: `x` has another shape, or its values are not grey levels 0..15.
         """
         _check_images(x)
@@ -147,7 +148,9 @@ def pixel_nll(logits: Tensor, x: Tensor) -> Tensor:
     # A row for each pixel: with the channels last in memory this is how the logits lie, so that
     # neither they nor their gradient are copied.
     rows = wide.movedim(1, -1).reshape(-1, GREY_LEVELS)
-    nll = F.cross_entropy(rows, x.long().flatten(), reduction="none")
+    # torch would leave out pixels of -100; no number is to be ignored.
+    none = torch.iinfo(torch.long).min
+    nll = F.cross_entropy(rows, x.long().flatten(), reduction="none", ignore_index=none)
     return nll.view(len(x), -1).sum(1)
 
 
@@ -182,9 +185,11 @@ def sample_pixels(
 def _check_images(x: Tensor) -> None:
     if x.ndim != 3 or x.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE):
         raise ValueError(f"images have shape {tuple(x.shape)}; the VAE takes (N, 28, 28)")
-    # Reading the largest value of a device tensor would make the host wait for it.
-    if x.device.type == "cpu" and x.numel() and x.max() >= GREY_LEVELS:
-        raise ValueError(
-            f"pixels reach {x.max().item():g}; the VAE takes grey levels 0..15 "
-            "(hw3lib.data.quantize makes them from uint8 pixels)"
-        )
+    remedy = "the VAE takes grey levels 0..15 (hw3lib.data.quantize makes them from uint8 pixels)"
+    if x.is_floating_point() or x.is_complex():
+        raise TypeError(f"pixels are {x.dtype}; {remedy}")
+    # Reading values of a device tensor would make the host wait for it.
+    if x.device.type == "cpu" and x.numel():
+        low, high = (int(value) for value in x.aminmax())
+        if low < 0 or high >= GREY_LEVELS:
+            raise ValueError(f"pixels go from {low} to {high}; {remedy}")

@@ -59,6 +59,11 @@ def test_normalize_gives_zero_mean_and_unit_deviation():
     assert out.abs() == pytest.approx(torch.ones_like(out), abs=1e-5)
 
 
+def test_grey_images_are_not_spread_over_three_channels():
+    with pytest.raises(ValueError, match="have 1 channels; this network normalises 3"):
+        ResNet(width=4, blocks=1)(torch.rand(2, 1, 32, 32))
+
+
 def test_normalisation_follows_the_model_and_survives_deepcopy_and_half_precision():
     import copy
 
