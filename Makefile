@@ -1,6 +1,6 @@
 # Every target sets up what it needs: Python 3.11 or newer and make are enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup book test test-long pages notebooks sweep test-sweep test-slurm benchmarks lock clean
+.PHONY: help setup book test test-long mutants pages notebooks sweep test-sweep test-slurm benchmarks lock clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -38,6 +38,9 @@ test: $(READY) ## Check style, types, the library, the notebooks' outputs
 test-long: export OMP_NUM_THREADS = 1
 test-long: $(READY) ## The laws that take long to check: all test images, five kills
 	$(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal -m "$(SHORT) and long" tests
+
+mutants: $(READY) ## Plant classic mistakes one at a time; a test must fail for each (OPTIONS="--only attacks")
+	$(BIN)/python tests/mutants/run.py $(OPTIONS)
 
 pages: book ## Look at every built page in a headless browser
 	$(BIN)/pytest -n auto --maxprocesses 4 -m browser tests/book

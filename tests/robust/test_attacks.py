@@ -482,6 +482,35 @@ def test_a_model_without_gradient_is_refused():
         FGSM(0.1)(lambda x: MODEL(x).detach(), X, Y)
 
 
+@pytest.mark.parametrize("eps", [0.1, (0.1, 0.2, 0.3)], ids=str)
+def test_a_step_is_two_and_a_half_radii_over_the_steps_by_default(eps):
+    size = PGD(eps, steps=5).step_size
+    assert size == pytest.approx(0.05 if eps == 0.1 else (0.05, 0.1, 0.15))
+    assert PGD(eps, steps=5, step=0.3).step_size == 0.3
+    assert torch.equal(PGD(eps, steps=5)(MODEL, X, Y), PGD(eps, steps=5, step=size)(MODEL, X, Y))
+
+
+def wave(x):
+    """Three classes whose logits, margin and cross-entropy climb in other directions."""
+    score = (x * MODEL.weight).flatten(1).sum(1)
+    return torch.stack(
+        [score.sin(), (2 * score + x.flatten(1).sum(1)).cos(), x.square().flatten(1).sum(1)], 1
+    )
+
+
+@pytest.mark.parametrize("loss", sorted(attacks.LOSSES))
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_fgsm_is_pgd_with_one_step_whatever_is_asked(loss, targeted, norm):
+    options = {"loss": loss, "targeted": targeted, "norm": norm}
+    one_step = PGD(0.1, steps=1, step=0.1, **options)(wave, X, Y)
+    torch.testing.assert_close(FGSM(0.1, **options)(wave, X, Y), one_step)
+    others = [name for name in attacks.LOSSES if name != loss]
+    assert not any(
+        torch.equal(one_step, FGSM(0.1, **options | {"loss": o})(wave, X, Y)) for o in others
+    )
+
+
 def test_a_loss_of_the_users_own_is_followed():
     def runner_up(logits, y):
         return -logits.gather(1, y[:, None]).squeeze(1)

@@ -114,3 +114,11 @@ def test_l2_pgd_fools_as_many_as_torchattacks(eps):
     ours = withstood(MODEL, PGD(eps, step=eps / 4, norm="l2"), X, Y)
     assert 0 < ours.sum() < len(X)
     assert torch.equal(ours, withstood(MODEL, peer, X, Y))
+
+
+def test_linf_starts_are_uniform_on_both_sides():
+    centre = torch.full((4000, 1), 0.5, dtype=torch.float64)
+    away = (around(centre, 0.4, "linf").start(rng()) - centre).squeeze(1) / 0.4
+    for share in (0.1, 0.5, 0.9):
+        below = (away < 2 * share - 1).double().mean()
+        assert abs(below - share) < 4 * math.sqrt(share * (1 - share) / 4000)
