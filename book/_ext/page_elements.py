@@ -83,8 +83,7 @@ class FoldSources(SphinxPostTransform):
 def visit_fold(self: HTML5Translator, node: HideCodeCellNode) -> None:
     """A fold with one name, open or not."""
     name = escape(node["prompt_show"])
-    classes = " ".join(["fold", "hide", *node["classes"]])
-    self.body.append(f'<details class="{classes}">\n<summary>{name}</summary>\n')
+    self.body.append(f'<details class="fold">\n<summary>{name}</summary>\n')
 
 
 def depart_fold(self: HTML5Translator, _node: HideCodeCellNode) -> None:
