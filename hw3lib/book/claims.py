@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
-from hw3lib.stats import Interval, mean_interval
+from hw3lib.stats import Interval, mean_interval, two_way_interval
 
 Word = Literal["holds", "fails", "undecided"]
 
@@ -80,19 +81,39 @@ class Claim(BaseModel):
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """A claim with its quantity and the verdict.
+class Measurement:
+    """A quantity as our runs give it.
 
     Attributes:
-        claim: what is judged.
-        quantity: with a 95 % interval over seeds where there are several, else over images or
-            blocks of them; a single number has none.
-        seeds: trainings that it rests on.
+        quantity: with a 95 % interval, see `measure`; a single number has none.
+        trainings: its value for each seed of the trainings.
     """
 
-    claim: Claim
     quantity: Interval
-    seeds: int
+    trainings: tuple[float, ...]
+
+    @property
+    def seeds(self) -> int:
+        """Trainings that it rests on."""
+        return len(self.trainings)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A claim with what was measured, and the verdict."""
+
+    claim: Claim
+    measured: Measurement
+
+    @property
+    def quantity(self) -> Interval:
+        """The quantity with its interval."""
+        return self.measured.quantity
+
+    @property
+    def seeds(self) -> int:
+        """Trainings that it rests on."""
+        return self.measured.seeds
 
     @property
     def verdict(self) -> Word:
@@ -127,11 +148,15 @@ def decide(quantity: Interval, low: float, high: float) -> Word:
 
 def judge(claim: Claim, seeds: Sequence[Names]) -> Judgement:
     """Evaluate a claim's evidence for each seed, and decide; see `measure`."""
-    return Judgement(claim, *measure(claim.evidence, seeds))
+    return Judgement(claim, measure(claim.evidence, seeds))
 
 
-def measure(evidence: str, seeds: Sequence[Names]) -> tuple[Interval, int]:
-    """A quantity with its interval, and the number of seeds that it rests on.
+def measure(evidence: str, seeds: Sequence[Names]) -> Measurement:
+    """A quantity with its interval, and its value for each seed.
+
+    The interval is over images or blocks of them where there is one seed, and over both where
+    several seeds are scored on the same ones (`stats.two_way_interval`). Where each seed gives an
+    interval of its own, the error that it holds is added in square to Student's t over the seeds.
 
     Args:
         evidence: an expression, as in `Claim`.
@@ -143,18 +168,34 @@ def measure(evidence: str, seeds: Sequence[Names]) -> tuple[Interval, int]:
     found = [evaluate(evidence, names) for names in seeds]
     if not found:
         raise ValueError(f"no evidence for {evidence!r}: its runs are not stored")
-    if len(found) > 1:  # how much trainings differ contains how much images do
-        return mean_interval([_centre(value) for value in found]), len(found)
-    (only,) = found
-    if isinstance(only, Interval):
-        quantity = only
-    elif np.ndim(only):
-        quantity = mean_interval(np.asarray(only, dtype=np.float64))
-    else:
-        quantity = Interval(float(only), np.nan, np.nan, 1)
-    if not np.isfinite(quantity.value):
-        raise ValueError(f"the evidence {evidence!r} is {quantity.value}")
-    return quantity, 1
+    centres = tuple(_centre(value) for value in found)
+    if not np.isfinite(centres).all():
+        raise ValueError(f"the evidence {evidence!r} is {centres}")
+    intervals = [value for value in found if isinstance(value, Interval)]
+    if intervals:
+        return Measurement(_shared_error(intervals), centres)
+    tables = [np.asarray(value, dtype=np.float64) for value in found]
+    if tables[0].ndim and len({table.shape for table in tables}) == 1:
+        table = np.stack(tables)
+        return Measurement(two_way_interval(_as_mask(table)), centres)
+    return Measurement(mean_interval(centres), centres)
+
+
+def _shared_error(each: Sequence[Interval]) -> Interval:
+    """The mean of one interval a seed, whose error the seeds share: that of the same images."""
+    if len(each) == 1:
+        return each[0]
+    seeds = mean_interval([one.value for one in each])
+    low = np.mean([one.value - one.low for one in each])
+    high = np.mean([one.high - one.value for one in each])
+    below = float(np.hypot(seeds.value - seeds.low, low))
+    above = float(np.hypot(seeds.high - seeds.value, high))
+    return Interval(seeds.value, seeds.value - below, seeds.value + above, seeds.n)
+
+
+def _as_mask(table: NDArray[np.float64]) -> NDArray[Any]:
+    """Zeros and ones as right and wrong, which have Wilson's interval; others stay numbers."""
+    return table.astype(bool) if np.isin(table, (0, 1)).all() else table
 
 
 def free_names(evidence: str) -> set[str]:

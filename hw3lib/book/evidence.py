@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hw3lib import runs, stats
 from hw3lib.book import claims, report
-from hw3lib.book.claims import Claim, Judgement
+from hw3lib.book.claims import Claim, Judgement, Measurement
 from hw3lib.experiments.catalog import Named, named
 from hw3lib.experiments.part1 import manifold, strokes
 from hw3lib.experiments.part1.beta_sweep import factor_alignment
 from hw3lib.experiments.part1.kl_estimates import kl_errors, mixture_saving, quadrature_errors
 from hw3lib.experiments.part1.sample_quality import blocks_of, early_excess, images_of
-from hw3lib.experiments.part2.attacked import intervals, outcomes
+from hw3lib.experiments.part2.attacked import outcomes
 from hw3lib.experiments.part2.evaluation import RadiusCurves
 from hw3lib.runs.store import Run
 from hw3lib.stats import Interval
@@ -49,23 +49,46 @@ class Comparison:
 
     Attributes:
         name: of the number in `hw3lib.book.report`.
-        ours: with a 95 % interval over seeds where there are several, else over test images where
-            the number counts them; None if its runs are not published.
-        seeds: trainings that it rests on.
-        used: the runs of all these seeds.
+        measured: what our runs give, see `claims.measure`; None if they are not published.
+        used: the runs of all seeds.
     """
 
     name: str
-    ours: Interval | None = None
-    seeds: int = 0
+    measured: Measurement | None = None
     used: tuple[Run, ...] = ()
 
     @property
-    def outside(self) -> bool | None:
-        """Whether the report's number lies outside the interval; None if there is no interval."""
-        if self.ours is None or np.isnan(self.ours.low):
+    def ours(self) -> Interval | None:
+        """Our number with its interval."""
+        return self.measured.quantity if self.measured else None
+
+    @property
+    def seeds(self) -> int:
+        """Trainings that it rests on."""
+        return self.measured.seeds if self.measured else 0
+
+    @property
+    def difference(self) -> Interval | None:
+        """Ours less the report's, with an interval that holds the errors of both.
+
+        The report's number has the error of the images that it counts and of the digits that it
+        prints (`report.interval`), and rests on one training: where we have several, theirs is
+        taken to scatter as ours do. None where ours has no interval.
+        """
+        if self.measured is None or not self.measured.quantity.known:
             return None
-        return report.value(self.name) not in self.ours
+        theirs, scatter = report.interval(self.name), 0.0
+        if self.seeds > 1:  # Student's t times the spread: how far one training may be off
+            mean = stats.mean_interval(self.measured.trainings)
+            scatter = (mean.high - mean.value) * self.seeds**0.5
+        low = theirs.value - float(np.hypot(theirs.value - theirs.low, scatter))
+        high = theirs.value + float(np.hypot(theirs.high - theirs.value, scatter))
+        return stats.difference(self.measured.quantity, Interval(theirs.value, low, high, theirs.n))
+
+    @property
+    def outside(self) -> bool | None:
+        """Whether the two differ by more than these errors; None if there is no interval."""
+        return None if self.difference is None else 0 not in self.difference
 
 
 def comparisons(seeds: Iterable[int] = SEEDS) -> list[Comparison]:
@@ -76,7 +99,7 @@ def comparisons(seeds: Iterable[int] = SEEDS) -> list[Comparison]:
             measured = claims.measure(expression, _lookups(available))
             asked = claims.free_names(expression) - FUNCTIONS.keys()
             used = [lookup(run, seed) for seed in available for run in sorted(asked)]
-            found.append(Comparison(name, *measured, tuple(used)))
+            found.append(Comparison(name, measured, tuple(used)))
         else:
             found.append(Comparison(name))
     return found
@@ -139,14 +162,18 @@ def train_bpd(run: Run) -> NDArray[np.float64]:
     return bits_per_dim(history(run, "train_nll") + history(run, "train_kl"))
 
 
-def course_accuracy(attacked: Run, attack: str) -> Interval:
-    """Accuracy in the course's protocol: "clean", or under an attack of `attacked.SUITE`."""
-    return intervals(attacked)[attack]["course"]
+def withstands(
+    attacked: Run, attack: str, images: Literal["all", "course"] = "all"
+) -> NDArray[np.float64]:
+    """For each test image 1 if it is classified rightly before and after an attack, else 0.
 
-
-def withstands(attacked: Run, attack: str) -> NDArray[np.float64]:
-    """For each test image 1 if it is classified rightly before and after an attack, else 0."""
-    return outcomes(attacked)[attack].astype(np.float64)
+    Args:
+        attacked: a run of `UnderAttack`.
+        attack: "clean", or an attack of `attacked.SUITE`.
+        images: all test images, or the quarter that the course tests on.
+    """
+    right = outcomes(attacked)[attack].astype(np.float64)
+    return right if images == "all" else right[attacked.arrays["in_course"]]
 
 
 def with_habits(deviations: Run, *habits: str) -> NDArray[np.float64]:
@@ -154,6 +181,24 @@ def with_habits(deviations: Run, *habits: str) -> NDArray[np.float64]:
     row = deviations.results["combinations"].index(list(habits))
     left: NDArray[np.bool_] = deviations.arrays["right"][row]
     return left.astype(np.float64)
+
+
+def less_report(share: NDArray[np.float64], name: str) -> Interval:
+    """A share of images less a number of the report, with the error of both.
+
+    Args:
+        share: for each image 1 or 0.
+        name: of the number in `hw3lib.book.report`.
+    """
+    ours = stats.proportion(int(share.sum()), share.size)
+    return stats.difference(ours, report.interval(name))
+
+
+def ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> Interval:
+    """The mean of one quantity of the images over that of another, with its bootstrap interval."""
+    return stats.bootstrap_interval(
+        np.stack([above, below], axis=1), lambda pairs: np.divide(*pairs.mean(0))
+    )
 
 
 def at_radius(curves: Run, attack: str, radius: float) -> NDArray[np.float64]:
@@ -164,9 +209,11 @@ def at_radius(curves: Run, attack: str, radius: float) -> NDArray[np.float64]:
     return left.astype(np.float64)
 
 
-def best_validation_accuracy(training: Run) -> float:
-    """The highest accuracy on clean validation images after any epoch."""
-    return float(1 - history(training, "val_error")[1:].min())
+def best_validation_accuracy(training: Run) -> Interval:
+    """The highest accuracy on clean validation images after any epoch, of all images (Wilson)."""
+    results = training.results
+    images = results["test_accuracy"]["n"] - results["course_accuracy"]["n"]
+    return stats.proportion(round(images * (1 - history(training, "val_error")[1:].min())), images)
 
 
 def scores_of(sweep: Sequence[Run], name: str) -> NDArray[np.float64]:
@@ -195,9 +242,10 @@ def style_share(plane_map: Run, measure: str) -> float:
 FUNCTIONS: dict[str, Callable[..., Any] | Any] = {
     function.__name__: function
     for function in (
-        at_radius, best_validation_accuracy, blocks_of, class_codes, course_accuracy, early_excess,
-        factor_alignment, history, images_of, kl_errors, mixture_saving, order_p_value,
-        quadrature_errors, scores_of, style_share, train_bpd, with_habits, withstands,
+        at_radius, best_validation_accuracy, blocks_of, class_codes, early_excess,
+        factor_alignment, history, images_of, kl_errors, less_report, mixture_saving,
+        order_p_value, quadrature_errors, ratio, scores_of, style_share, train_bpd, with_habits,
+        withstands,
     )
 } | {
     "np": np,

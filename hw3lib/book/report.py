@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
 from hw3lib.runs.store import PUBLISHED
+from hw3lib.stats import Interval, proportion
 
 REPORT_NAMES = {
     "pretrained": "ResNet-18, pretrained",
@@ -22,6 +24,29 @@ REPORT_ATTACKS = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD"}
 """Its columns, and what they are called in `attacked.SUITE`."""
 
 
+SHORT_NAMES = {
+    "pretrained": "pretrained",
+    "scratch": "from scratch",
+    "augmented": "augmented",
+    "fgsm_defense": "FGSM defence",
+    "pgd_defense": "PGD defence",
+    "best_val": "best validation",
+    "epoch3_bpd": "epoch 3",
+    "train_bpd": "training",
+    "val_bpd": "validation",
+    "test_bpd": "test",
+}
+"""Parts of the names of the report's numbers as tables show them."""
+
+
+def label(key: str) -> str:
+    """A short name of a number, such as "FGSM defence, best validation"."""
+    question, *parts = key.split(".")
+    row, column = ("VAE", parts[-1]) if question == "q1" else parts
+    names = SHORT_NAMES | REPORT_ATTACKS
+    return f"{names.get(row, row)}, {names[column]}"
+
+
 def value(key: str) -> float:
     """A number of the report or of the public anchors, such as `value("q1.8.test_bpd")`.
 
@@ -32,6 +57,32 @@ def value(key: str) -> float:
     if key not in numbers:
         raise KeyError(f"the report has no {key!r}; it has {', '.join(sorted(numbers))}")
     return float(numbers[key]["value"])
+
+
+def printed(key: str) -> str:
+    """A number with the digits that the report prints: "93%", "40.16%", "0.56"."""
+    number = _numbers()[key]
+    digits = round(-math.log10(number["unit"]))
+    return f"{value(key):.{digits - 2}%}" if key.startswith("q2") else f"{value(key):.{digits}f}"
+
+
+def interval(key: str) -> Interval:
+    """A number of the report with what it may stand for, and the error of the images it counts.
+
+    The ends are those of the printed digits, and of Wilson's 95 % intervals at these. Accuracies in
+    whole per cent were cut off, not rounded, by the course's code; its validation accuracies are
+    divided by more images than there are (`divided_by`), which is put right here.
+    """
+    number = _numbers()[key]
+    printed, unit = number["value"], number["unit"]
+    below, above = (0.0, unit) if number.get("cut_off") else (unit / 2, unit / 2)
+    low, high = printed - below, printed + above
+    if "images" not in number:
+        return Interval(printed, low, high, 1)
+    images, divisor = number["images"], number.get("divided_by", number["images"])
+    fewest, most = math.ceil(round(low * divisor, 6)), math.ceil(round(high * divisor, 6)) - 1
+    ends = proportion(fewest, images).low, proportion(most, images).high
+    return Interval(round(printed * divisor) / images, *ends, images)
 
 
 def meaning(key: str) -> str:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from hw3lib import runs
+from hw3lib import runs, stats
 from hw3lib.book import claims, evidence, report
 from hw3lib.book.claims import Claim
 from hw3lib.stats import Interval
-from tests.book.notebooks import BOOK, QUESTIONS
+from tests.book.notebooks import BOOK, NOTEBOOKS
 
 LEDGER = BOOK / "claims.yml"
 FIELDS = {"question": "1.8", "source": "book", "claim": "It is.", "figure": "f", "evidence": "x"}
@@ -57,17 +57,36 @@ def test_names_that_an_expression_binds_itself_need_no_evidence():
     assert claims.free_names("np.max([f(run) for run in sweep])") == {"np", "f", "sweep"}
 
 
-def test_several_seeds_give_the_interval_over_seeds():
-    values = {"x": np.array([1.0, 3.0])}, {"x": Interval(4.0, 3.0, 5.0, 10)}
-    judged = claims.judge(claim(), [names.__getitem__ for names in values])
-    assert judged.seeds == 2
-    assert (judged.quantity.value, judged.quantity.n) == (3.0, 2)
+def judged_on(*values):
+    return claims.judge(claim(), [{"x": value}.__getitem__ for value in values])
 
 
 def test_one_seed_gives_the_interval_over_what_was_measured():
-    judged = claims.judge(claim(), [{"x": np.array([1.0, 2.0, 3.0])}.__getitem__])
+    judged = judged_on(np.array([1.0, 2.0, 3.0]))
     assert (judged.seeds, judged.quantity.n, judged.verdict) == (1, 3, "undecided")
-    assert claims.judge(claim(), [{"x": 2.0}.__getitem__]).verdict == "holds"
+    assert judged_on(2.0).verdict == "holds"
+
+
+def test_a_share_of_images_has_wilsons_interval():
+    share = np.array([1.0] * 300 + [0.0] * 700)
+    quantity, wilson = judged_on(share).quantity, stats.proportion(300, 1000)
+    assert (quantity.low, quantity.high) == pytest.approx((wilson.low, wilson.high), abs=1e-3)
+    assert judged_on(np.zeros(10)).quantity.high > 0  # none of ten is not certainly none
+
+
+def test_several_seeds_of_a_number_give_the_interval_over_seeds():
+    judged = judged_on(1.0, 3.0, 4.0)
+    assert judged.seeds == 3
+    assert judged.quantity == stats.mean_interval([1.0, 3.0, 4.0])
+
+
+@pytest.mark.parametrize("as_intervals", [False, True])
+def test_seeds_that_agree_on_a_few_images_are_still_unsure_of_others(as_intervals):
+    right = np.array([1.0] * 30 + [0.0] * 10)
+    value = stats.proportion(30, 40) if as_intervals else right
+    quantity, alone = judged_on(value, value, value).quantity, stats.proportion(30, 40)
+    assert quantity.value == alone.value
+    assert quantity.high - quantity.low >= 0.99 * (alone.high - alone.low)
 
 
 def test_no_run_and_no_number_are_errors():
@@ -115,11 +134,12 @@ def test_every_claim_of_the_ledger_is_judged(judged):
 
 
 def test_every_claim_points_to_a_figure_of_its_part(judged):
-    labels = {path.stem: path.read_text() for path in QUESTIONS}
+    """Or of the page that says why the numbers of the second part differ."""
+    labels = {path.stem: path.read_text() for path in NOTEBOOKS}
     for j in judged:
-        part = f"q{j.claim.question[0]}_"
+        pages = ("q1_",) if j.claim.question.startswith("1") else ("q2_", "why_")
         named = f'"name": "{j.claim.figure}"'
-        assert any(named in text for stem, text in labels.items() if stem.startswith(part)), named
+        assert any(named in text for stem, text in labels.items() if stem.startswith(pages)), named
 
 
 def test_the_text_of_a_claim_survives_a_table(judged):
@@ -139,13 +159,29 @@ def test_the_reports_numbers_are_compared_with_the_published_runs():
         assert test.ours.value == vae.results["test"]["bpd"]
 
 
-def test_a_number_outside_the_interval_is_marked(monkeypatch):
-    monkeypatch.setattr(report, "value", {"in": 0.5, "out": 0.7}.__getitem__)
-    ours = Interval(0.55, 0.45, 0.65, 3)
-    assert evidence.Comparison("out", ours, 3).outside
-    assert not evidence.Comparison("in", ours, 3).outside
-    assert evidence.Comparison("in", Interval(0.55, np.nan, np.nan, 1), 1).outside is None
-    assert evidence.Comparison("in").outside is None
+def compared(monkeypatch, quantity, trainings=(0.5,)):
+    theirs = stats.proportion(1400, 2000)  # 70 %, give or take two points
+    monkeypatch.setattr(report, "interval", lambda _: theirs)
+    return evidence.Comparison("x", claims.Measurement(quantity, trainings))
+
+
+def test_a_number_is_outside_if_the_errors_of_both_do_not_explain_the_difference(monkeypatch):
+    near = compared(monkeypatch, Interval(0.666, 0.636, 0.696, 900))
+    assert report.interval("x").value not in near.ours  # that alone would condemn it
+    assert near.outside is False
+    assert near.difference.value == pytest.approx(-0.034)
+    assert compared(monkeypatch, Interval(0.64, 0.61, 0.67, 900)).outside is True
+
+
+def test_trainings_that_scatter_widen_what_the_reports_one_may_be(monkeypatch):
+    quantity, alike, apart = Interval(0.64, 0.61, 0.67, 900), (0.64, 0.64), (0.62, 0.66)
+    assert compared(monkeypatch, quantity, alike).outside is True
+    assert compared(monkeypatch, quantity, apart).outside is False
+
+
+def test_without_an_interval_or_a_run_nothing_is_said_to_be_outside(monkeypatch):
+    assert compared(monkeypatch, Interval(0.5, np.nan, np.nan, 1)).outside is None
+    assert evidence.Comparison("x").outside is None
 
 
 def test_a_false_number_in_a_stored_run_flips_a_verdict(judged, tmp_path, monkeypatch):

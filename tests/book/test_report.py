@@ -2,6 +2,7 @@
 
 import pytest
 
+from hw3lib import stats
 from hw3lib.book import report
 
 
@@ -13,3 +14,45 @@ def test_a_number_has_a_value_and_a_meaning():
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(KeyError, match=r"q1\.8\.test_bpd"):
         report.value("q1.8.tset_bpd")
+
+
+def test_a_count_of_images_has_its_own_interval():
+    fgsm, exact = report.interval("q2.pretrained.fgsm"), stats.proportion(1004, 2500)
+    assert fgsm == exact
+
+
+def test_whole_per_cent_were_cut_off_and_stand_for_all_up_to_the_next():
+    clean = report.interval("q2.pretrained.clean")
+    ends = stats.proportion(2325, 2500).low, stats.proportion(2349, 2500).high
+    assert (clean.low, clean.high) == ends
+
+
+def test_a_validation_accuracy_is_of_the_images_that_there_are():
+    best = report.interval("q2.fgsm_defense.best_val")
+    assert best == stats.proportion(6837, 7500)
+    assert best.value == pytest.approx(0.9053 * 7552 / 7500, abs=1e-4)
+
+
+def test_digits_alone_leave_half_of_the_last_one_open():
+    bpd = report.interval("q1.8.test_bpd")
+    assert (bpd.low, bpd.value, bpd.high) == pytest.approx((0.555, 0.56, 0.565))
+
+
+def test_every_number_that_is_compared_has_an_interval():
+    for name in report.evidence():
+        found = report.interval(name)
+        assert found.low < found.value < found.high, name
+
+
+@pytest.mark.parametrize(
+    ("name", "printed", "label"),
+    [
+        ("q1.8.test_bpd", "0.56", "VAE, test"),
+        ("q2.pretrained.clean", "93%", "pretrained, clean"),
+        ("q2.scratch.fgsm", "13.76%", "from scratch, FGSM"),
+        ("q2.pgd_defense.best_val", "85.82%", "PGD defence, best validation"),
+    ],
+)
+def test_a_number_has_the_reports_digits_and_a_short_name(name, printed, label):
+    assert report.printed(name) == printed
+    assert report.label(name) == label
