@@ -2,77 +2,113 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge
-from torch import Tensor
+from torch import Tensor, nn
 
 from hw3lib import data
-from hw3lib.experiments.base import Experiment, device_of, outcome
+from hw3lib.experiments.base import CPU, Experiment, device_of, outcome, resumable_blocks
 from hw3lib.experiments.part2.attacked import COURSE_PGD
 from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
-from hw3lib.robust.defenses import AdversarialLoss, GradientAttack, JoinedBatch
+from hw3lib.robust.defenses import AdversarialLoss, GradientAttack, JoinedBatch, attacked_batch
+from hw3lib.robust.modes import keeping_statistics
 from hw3lib.robust.resnet import ResNet
 from hw3lib.runs.settings import Context, Outcome
 
 MODES = ("eval", "train")
 
+Table = dict[str, Tensor]
+
 
 class LossAgainstBatch(Experiment):
-    """Parameter gradients of both defences on the same batches, with batch norm in both modes.
+    """Parameter gradients of both defences on the same images, with batch norm in both modes.
 
     Attributes:
         model: the network.
+        untrained: how many networks that a training starts from are measured beside it.
         attack: of both defences.
         batches: training batches that are compared.
         batch_size: clean images in each.
-        seed: of the choice of images.
+        seed: of the choice of images and of the untrained networks.
     """
 
     experiment: ClassVar[str] = "loss_against_batch"
 
     model: TrainResNet
+    untrained: Annotated[int, Ge(0)] = 3
     attack: GradientAttack = COURSE_PGD
-    batches: Annotated[int, Ge(2)] = 8
+    batches: Annotated[int, Ge(2)] = 16
     batch_size: Annotated[int, Ge(2)] = 64
     seed: int = 0
 
     def compute(self, context: Context) -> Outcome:
+        """`measure` of the network, and of the untrained ones as `untrained_...`, a row each."""
         device = device_of(context)
         dataset = data.load(self.model.dataset)
-        network = load_resnet(self.model, device).requires_grad_(True)
-        num = self.batches * self.batch_size
-        order = torch.randperm(
-            len(dataset.y_train), generator=data.generator(self.seed, "loss against batch")
-        )[:num]
+        rng = data.generator(self.seed, "loss against batch")
+        order = torch.randperm(len(dataset.y_train), generator=rng)
+        order = order[: self.batches * self.batch_size]
         x = data.to_pixels(dataset.x_train[order]).to(device)
-        table = self.measure(network, x, dataset.y_train[order].to(device))
-        return outcome({}, table, dataset=dataset, device=device)
+        blocks = self.blocks(x, dataset.y_train[order].to(device))
+        (trained, *others), spent = resumable_blocks(blocks, context, self.describe())
+        tables = {f"untrained_{name}": [table[name] for table in others] for name in trained}
+        rows = {name: torch.stack(values) for name, values in tables.items() if values}
+        return outcome({}, trained | rows, dataset=dataset, device=device, seconds=spent)
 
     def canary(self) -> list[float]:
         """The same on two small batches of embedded images with an untrained network."""
         small = self.model.changed(dataset="shapes", network="small", start=None)
-        network = small.build(torch.device("cpu")).double()
+        network = small.build(CPU).double()
         dataset = data.load("shapes")
         x = data.to_pixels(dataset.x_train[:16]).double()
         table = self.changed(batch_size=8).measure(network, x, dataset.y_train[:16])
         # In evaluation mode the difference is rounding alone, which every processor makes anew.
         return [float(value.mean()) for name, value in table.items() if name != "eval_difference"]
 
-    def measure(self, model: ResNet, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Relative difference and cosine of the two gradients by mode, (batches,) each."""
-        defenses = (AdversarialLoss(self.attack, alpha=0.5), JoinedBatch(self.attack))
-        batches = list(zip(x.split(self.batch_size), y.split(self.batch_size), strict=True))
-        table = {}
-        for mode in MODES:
-            model.train(mode == "train")
-            pairs = [[_gradient(model, d, *batch) for d in defenses] for batch in batches]
-            table[f"{mode}_difference"] = torch.stack([(a - b).norm() / b.norm() for a, b in pairs])
-            table[f"{mode}_cosine"] = torch.stack(
-                [torch.cosine_similarity(a, b, dim=0) for a, b in pairs]
-            )
-        return {name: value.cpu() for name, value in table.items()}
+    def blocks(self, x: Tensor, y: Tensor) -> list[Callable[[], Table]]:
+        """What gives the table of each network."""
+        seeds = range(self.seed, self.seed + self.untrained)
+        networks = [partial(load_resnet, self.model, x.device)]
+        networks += [partial(self.model.changed(seed=seed).build, x.device) for seed in seeds]
+        return [partial(self._measure_one, network, x, y) for network in networks]
+
+    def _measure_one(self, network: Callable[[], ResNet], x: Tensor, y: Tensor) -> Table:
+        return self.measure(network().requires_grad_(True), x, y)
+
+    def measure(self, model: ResNet, x: Tensor, y: Tensor) -> Table:
+        """Relative difference and cosine of the two gradients by mode, (batches,) each.
+
+        Both gradients are of the same attacked images, and no batch moves the statistics that the
+        next attack is made with. So batch norm's use of a batch is all that they differ in.
+        """
+        rows: list[Table] = []
+        with keeping_statistics(model):
+            for batch in zip(x.split(self.batch_size), y.split(self.batch_size), strict=True):
+                ready: Any = Ready(attacked_batch(self.attack, model, *batch))
+                row = {}
+                for mode in MODES:
+                    model.train(mode == "train")
+                    separate = _gradient(model, AdversarialLoss(ready, alpha=0.5), *batch)
+                    joined = _gradient(model, JoinedBatch(ready), *batch)
+                    row[f"{mode}_difference"] = (separate - joined).norm() / joined.norm()
+                    row[f"{mode}_cosine"] = torch.cosine_similarity(separate, joined, dim=0)
+                rows.append(row)
+        return {name: torch.stack([row[name] for row in rows]).cpu() for name in rows[0]}
+
+
+@dataclass(frozen=True)
+class Ready:
+    """In place of an attack: adversarial images that are made already."""
+
+    images: Tensor
+
+    def perturb(self, _model: nn.Module, _x: Tensor, _y: Tensor) -> Tensor:
+        return self.images
 
 
 def _gradient(
