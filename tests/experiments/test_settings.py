@@ -16,7 +16,6 @@ from hw3lib.experiments.part2.deviations import (
 from hw3lib.experiments.part2.evaluation import Checklist, RadiusCurves
 from hw3lib.experiments.part2.gradient_sign import GradientSign
 from hw3lib.experiments.part2.loss_against_batch import LossAgainstBatch
-from hw3lib.experiments.part2.referee import Referee
 from hw3lib.experiments.part2.side_by_side import SideBySide
 from hw3lib.experiments.part2.transfer import TransferStudy
 from hw3lib.robust.attacks import FGSM, PGD
@@ -38,7 +37,6 @@ ALL_SETTINGS = [
     Deviations(model=TINY, pgd_steps=2),
     RadiusCurves(model=TINY),
     Checklist(model=TINY, surrogate=TINY.changed(seed=1), attack=SHORT),
-    Referee(model=TINY),
     SideBySide(model=TINY, steps=3),
 ]
 

@@ -1,10 +1,8 @@
 """Laws of accuracy under attack: how images are counted, curves, matrices, the checklist."""
 
 import copy
-import inspect
 import itertools
 import math
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,8 +15,6 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from hw3lib.data import generator
-from hw3lib.experiments.part2 import referee
-from hw3lib.experiments.part2.referee import autoattack
 from hw3lib.robust import attacks, checklist
 from hw3lib.robust.attacks import FGSM, PGD, SignNoise, cross_entropy
 from hw3lib.robust.checklist import catastrophic_overfitting, gradient_masking
@@ -685,88 +681,6 @@ def test_catastrophic_overfitting_is_losing_more_than_half_under_pgd(fgsm, pgd, 
 def test_accuracies_in_per_cent_are_refused(values):
     with pytest.raises(ValueError, match="divide per cent by 100"):
         catastrophic_overfitting(*values)
-
-
-# AutoAttack
-
-
-@pytest.fixture
-def torchattacks():
-    return pytest.importorskip("torchattacks")
-
-
-QUICK = {"steps": 10, "queries": 30}
-
-
-@pytest.mark.parametrize("batch_size", [13, 500])
-def test_on_a_linear_model_autoattack_is_exact(torchattacks, capsys, batch_size):
-    model, x, y, _ = linear(4)
-    robust = exactly_robust(4, 0.01)
-    assert equal(autoattack(model, x, y, 0.01, batch_size=batch_size, **QUICK), robust)
-    assert 0 < robust.sum() < len(x)
-    assert capsys.readouterr() == ("", "")
-
-
-def test_autoattack_fools_what_single_attacks_fool_and_counts_wrong_images_as_wrong(torchattacks):
-    mask = autoattack(MODEL, X, Y, 0.006, **QUICK)
-    assert (mask <= correct(MODEL, X, Y)).all()
-    assert (mask <= withstood(MODEL, PGD(0.006, steps=20, keep="best"), X, Y)).all()
-    assert 0 < mask.sum() < correct(MODEL, X, Y).sum()
-
-
-@pytest.mark.parametrize("calls", [4, 40, 10**9])
-def test_autoattack_leaves_what_the_caller_owns(torchattacks, capsys, calls):
-    network = training_network()
-    x, y = own_answers(network)
-    model, before = Failing(network, calls), owned(network, x, y)
-    if calls < 100:
-        with pytest.raises(RuntimeError, match="planted"):
-            autoattack(model, x, y, 0.01, **QUICK)
-    else:
-        assert autoattack(model, x, y, 0.001, **QUICK).any()  # so every part was run
-    assert owned(network, x, y) == before
-    assert capsys.readouterr() == ("", "")
-
-
-def test_no_gradient_reaches_what_a_function_holds(torchattacks):
-    network = training_network().eval()
-    x, y = own_answers(network)
-    before = owned(network, x, y)
-    assert autoattack(lambda x: network(x), x, y, 0.001, **QUICK).any()
-    assert owned(network, x, y) == before
-
-
-def test_autoattack_takes_the_steps_of_the_paper(torchattacks):
-    attack = referee._standard_attacks(torchattacks, MODEL, X, 0.1, 0, 100, 5000)
-    defaults = inspect.signature(autoattack).parameters
-    assert (defaults["steps"].default, defaults["queries"].default) == (100, 5000)
-    assert [part.attack for part in attack.attacks] == ["APGD", "APGDT", "FAB", "Square"]
-    assert [part.steps for part in attack.attacks[:3]] == [100] * 3
-    assert attack.attacks[3].n_queries == 5000
-
-
-@pytest.mark.parametrize(
-    ("eps", "error", "message"),
-    [
-        ((0.1, 0.1, 0.1), TypeError, r"one radius for all.*pass a float"),
-        (8, ValueError, "did you mean 8/255"),
-    ],
-)
-def test_a_radius_that_autoattack_cannot_take_is_refused(torchattacks, eps, error, message):
-    with pytest.raises(error, match=message):
-        autoattack(MODEL, X, Y, eps)
-
-
-def test_autoattack_needs_four_classes(torchattacks):
-    model, x, y, _ = linear(3)
-    with pytest.raises(ValueError, match="the model has 3"):
-        autoattack(model, x, y, 0.1)
-
-
-def test_without_torchattacks_the_error_says_how_to_install_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchattacks", None)
-    with pytest.raises(ImportError, match=r"pip install --no-deps torchattacks==3\.5\.1"):
-        autoattack(MODEL, X, Y, 0.1)
 
 
 # A fast look: attacks follow the gradient of an approximation
