@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache
 
+import scipy
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from hw3lib.data import generator
@@ -155,7 +155,7 @@ def _not_stronger(claim: str, weaker: Tensor, stronger: Tensor) -> Finding:
     """Compare what two attacks leave, by the one-sided sign test on images that differ."""
     only_weaker, only_stronger = int((stronger & ~weaker).sum()), int((weaker & ~stronger).sum())
     differ = only_weaker + only_stronger
-    p = binomtest(only_weaker, differ, alternative="greater").pvalue if differ else 1.0
+    p = scipy.stats.binomtest(only_weaker, differ, alternative="greater").pvalue if differ else 1.0
     numbers = {
         "accuracy_weaker": accuracy(weaker).value,
         "accuracy_stronger": accuracy(stronger).value,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import scipy
 import torch
 import torch.nn.functional as F
-from scipy.stats import norm
 from torch import Tensor, nn
 
 from hw3lib.data import GREY_LEVELS
@@ -131,7 +131,9 @@ class VAE(nn.Module):
         """
         if self.latent_dim != 2:
             raise ValueError(f"the manifold needs latent_dim=2; this model has {self.latent_dim}")
-        ticks = torch.tensor(norm.ppf((torch.arange(size) + 0.5).numpy() / size)).float()
+        ticks = torch.tensor(
+            scipy.stats.norm.ppf((torch.arange(size) + 0.5).numpy() / size)
+        ).float()
         z = torch.stack(torch.meshgrid(ticks, ticks.flip(0), indexing="xy"), dim=-1)
         logits = self.decode(z.reshape(-1, 2).to(next(self.parameters()).device))
         return z, mean_image(logits).reshape(size, size, IMAGE_SIZE, IMAGE_SIZE)

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt
 from pydantic import model_validator
-from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 
 from hw3lib import data, runs, stats, training
@@ -127,6 +126,8 @@ class TrainClassifier(Experiment):
         return self.changed(epochs=0).key
 
     def compute(self, context: Context) -> Outcome:
+        from sklearn.metrics import confusion_matrix
+
         device = device_of(context)
         dataset = data.load(self.dataset).to(device)
         model = self.build(device)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics.pairwise import polynomial_kernel
 
 Floats = NDArray[np.float64]
 
@@ -24,6 +23,8 @@ def kernel_distance(x: ArrayLike, y: ArrayLike) -> float:
     Raises:
         ValueError: a set has fewer than two rows.
     """
+    from sklearn.metrics.pairwise import polynomial_kernel
+
     x, y = _features(x), _features(y)
     within = _off_diagonal_mean(polynomial_kernel(x)) + _off_diagonal_mean(polynomial_kernel(y))
     return within - 2 * float(polynomial_kernel(x, y).mean())

@@ -11,9 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-import pandas as pd
-import scipy.ndimage
-import scipy.stats
+import scipy
 import torch
 from annotated_types import Ge
 from numpy.typing import ArrayLike, NDArray
@@ -186,6 +184,8 @@ def linear_share(values: ArrayLike, positions: ArrayLike, groups: ArrayLike) -> 
     Returns:
         0 to 1; 0 also if the quantity does not vary.
     """
+    import pandas as pd
+
     columns = pd.DataFrame(np.column_stack([values, positions]), dtype=np.float64)
     within = (columns - columns.groupby(np.asarray(groups)).transform("mean")).to_numpy()
     y, x = within[:, 0], within[:, 1:]

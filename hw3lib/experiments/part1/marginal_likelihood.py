@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
-import scipy.stats
+import scipy
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, Len, Lt

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
-import scipy.stats
+import scipy
 import torch
 from annotated_types import Ge
 from numpy.typing import NDArray

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import scipy.ndimage
+import scipy
 from numpy.typing import ArrayLike, NDArray
 
 INK_LEVEL = 8
