@@ -23,8 +23,6 @@ def kernel_distance(x: ArrayLike, y: ArrayLike) -> float:
     Raises:
         ValueError: a set has fewer than two rows.
     """
-    from sklearn.metrics.pairwise import polynomial_kernel
-
     x, y = _features(x), _features(y)
     within = _off_diagonal_mean(polynomial_kernel(x)) + _off_diagonal_mean(polynomial_kernel(y))
     return within - 2 * float(polynomial_kernel(x, y).mean())
@@ -66,6 +64,14 @@ def frechet_distance_blocks(x: ArrayLike, y: ArrayLike, blocks: int) -> Floats:
         for i in range(blocks)
     ]
     return blocks * whole - (blocks - 1) * np.array(without)
+
+
+def polynomial_kernel(x: Floats, y: Floats | None = None) -> Floats:
+    """scikit-learn's (x.y / D + 1)^3 of all pairs of rows; it is imported when it is needed."""
+    from sklearn import metrics
+
+    kernel: Floats = metrics.pairwise.polynomial_kernel(x, y)
+    return kernel
 
 
 def _features(x: ArrayLike) -> Floats:
