@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hw3lib.robust.balls import Ball, Norm, Radius, around, like, to_pixels
+from hw3lib.robust.balls import CIFAR10_STD, Ball, Cut, Norm, Radius, around, like, to_pixels
 from hw3lib.robust.checks import (
     check_choice,
     check_count,
@@ -27,7 +27,7 @@ from hw3lib.robust.checks import (
     checked_step,
 )
 from hw3lib.robust.modes import Classifier
-from hw3lib.robust.resnet import CIFAR10_STD, Approximation
+from hw3lib.robust.resnet import Approximation
 
 
 class Attack(Protocol):
@@ -119,7 +119,7 @@ def input_gradient(
 class _Setting:
     """What all attacks share: how they are shown, called, and given in other units."""
 
-    added_later: ClassVar[tuple[str, ...]] = ("look", "norm")
+    added_later: ClassVar[tuple[str, ...]] = ("look", "norm", "cut")
     random: ClassVar[str] = ""  # what the generator is needed for
 
     eps: Radius
@@ -207,6 +207,7 @@ class PGD(_Setting):
             (`hw3lib.robust.resnet.Approximation`). What is fooled is for the model to say.
         norm: of the ball. A step goes along the gradient's signs in "linf", along the gradient
             itself in "l2".
+        cut: where images are cut after each step; see `hw3lib.robust.balls.Cut`.
 
     Raises:
         TypeError, ValueError: a setting is not what it can be.
@@ -222,6 +223,7 @@ class PGD(_Setting):
     loss: Loss = "cross_entropy"
     look: Look = "exact"
     norm: Norm = "linf"
+    cut: Cut = "pixels"
     kind: Literal["pgd"] = field(default="pgd", repr=False)
 
     def __post_init__(self) -> None:
@@ -257,7 +259,7 @@ class PGD(_Setting):
         self, model: Classifier, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Adversarial images without checks, on the model in the mode it is in."""
-        seen, ball = self._seen(model), around(x, self.eps, self.norm)
+        seen, ball = self._seen(model), around(x, self.eps, self.norm, self.cut)
         best, highest = x, torch.full((len(x),), -math.inf, device=x.device)
         for _ in range(self.restarts):
             for point, logits in self._candidates(seen, ball, y, generator):
@@ -278,7 +280,7 @@ class PGD(_Setting):
         it. An image that is fooled is not attacked further, so this is cheaper than `__call__`.
         """
         with checked(model, x, y, self.eps, generator, self.random) as pixels:
-            ball = around(pixels, self.eps, self.norm)
+            ball = around(pixels, self.eps, self.norm, self.cut)
             taken = torch.full((len(x),), self.steps + 1, device=x.device)
             for _ in range(self.restarts):
                 start = self._start(ball, generator)
@@ -351,7 +353,7 @@ class FGSM(_Setting):
     In L2 it is the step along the gradient to the surface of the ball (Miyato et al. 2017).
 
     Attributes:
-        eps, targeted, loss, look, norm: as in `PGD`, which this is with one step of size eps.
+        eps, targeted, loss, look, norm, cut: as in `PGD`, which this is with one step of size eps.
 
     Raises:
         TypeError, ValueError: a setting is not what it can be.
@@ -362,6 +364,7 @@ class FGSM(_Setting):
     loss: Loss = "cross_entropy"
     look: Look = "exact"
     norm: Norm = "linf"
+    cut: Cut = "pixels"
     kind: Literal["fgsm"] = field(default="fgsm", repr=False)
 
     def __post_init__(self) -> None:
@@ -386,7 +389,7 @@ class FGSM(_Setting):
         step = 1.0 if self.norm == "linf" else 1.0 + 2 * self.eps  # type: ignore[operator]
         return PGD(
             self.eps, steps=1, step=step, targeted=self.targeted, loss=self.loss, look=self.look,
-            norm=self.norm,
+            norm=self.norm, cut=self.cut,
         )  # fmt: skip
 
 
@@ -396,6 +399,9 @@ def _check_common(attack: FGSM | PGD) -> None:
         check_choice("loss", attack.loss, tuple(LOSSES))
     check_choice("look", attack.look, ("exact", "fast"))
     check_choice("norm", attack.norm, ("linf", "l2"))
+    check_choice("cut", attack.cut, ("pixels", "normalized"))
+    if attack.cut != "pixels" and attack.norm != "linf":
+        raise ValueError(f"cut={attack.cut!r} is a slip of attacks in the L-infinity ball alone")
 
 
 def _judged(model: Classifier, point: Tensor) -> Tensor:

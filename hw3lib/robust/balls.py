@@ -18,6 +18,18 @@ Norm = Literal["linf", "l2"]
 """What measures the change of an image: its largest pixel, or the root of its squares' sum."""
 
 
+Cut = Literal["pixels", "normalized"]
+"""Where a moved image is cut: at the ends of the pixel range, or where it is 0 and 1 if normalised.
+
+The latter leaves the ball: whatever is darker than the mean of its channel (CIFAR-10's), or
+brighter than the mean plus one standard deviation, is gone. It is there to ask what that slip does.
+"""
+
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+
+CIFAR10_STD = (0.247, 0.243, 0.261)
+
+
 class Ball(Protocol):
     """Images (N, ...) that an attack may reach, one ball for each."""
 
@@ -49,9 +61,10 @@ class LinfBall:
     upper: Tensor
 
     @classmethod
-    def around(cls, x: Tensor, eps: Radius) -> Self:
-        size = like(eps, x)
-        return cls(x, eps, (x - size).clamp(min=0), (x + size).clamp(max=1))
+    def around(cls, x: Tensor, eps: Radius, low: Radius = 0.0, high: Radius = 1.0) -> Self:
+        """The balls around images, cut at the ends of the range of each channel."""
+        size, ends = like(eps, x), (like(low, x), like(high, x))
+        return cls(x, eps, (x - size).clamp(*ends), (x + size).clamp(*ends))
 
     def start(self, generator: torch.Generator | None) -> Tensor:
         uniform = 2 * torch.rand(self.x.shape, generator=generator).to(self.x) - 1
@@ -88,10 +101,13 @@ class L2Ball:
         return type(self)(self.x[kept], self.eps)
 
 
-def around(x: Tensor, eps: Radius, norm: Norm) -> Ball:
+def around(x: Tensor, eps: Radius, norm: Norm, cut: Cut = "pixels") -> Ball:
     """The balls of radius eps around images x (N, ...)."""
-    if norm == "linf":
+    if norm == "linf" and cut == "pixels":
         return LinfBall.around(x, eps)
+    if norm == "linf":
+        high = tuple(mean + std for mean, std in zip(CIFAR10_MEAN, CIFAR10_STD, strict=True))
+        return LinfBall.around(x, eps, CIFAR10_MEAN, high)
     assert not isinstance(eps, tuple)
     return L2Ball(x, eps)
 

@@ -13,12 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
+from hw3lib.robust.balls import CIFAR10_MEAN, CIFAR10_STD
 from hw3lib.training.precision import bfloat16_pays
-
-CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
-
-
-CIFAR10_STD = (0.247, 0.243, 0.261)
 
 
 class Normalize(nn.Module):

@@ -54,8 +54,13 @@ def catalog() -> list[Mutant]:
     return [Mutant(**entry) for entry in entries]
 
 
-def fails(tests: str, mutant: Mutant | None = None) -> bool:
+def fails(tests: str, mutant: Mutant | None = None, *, tell: bool = False) -> bool:
     """Whether one of these tests fails on a copy of the package, with a mistake or without.
+
+    Args:
+        tests: what pytest is given.
+        mutant: the mistake to plant, if any.
+        tell: print what pytest says of a test that fails.
 
     Raises:
         RuntimeError: the tests could not be run.
@@ -77,6 +82,8 @@ def fails(tests: str, mutant: Mutant | None = None) -> bool:
         )  # fmt: skip
     if done.returncode not in (0, 1):
         raise RuntimeError(f"{tests}: pytest ended with {done.returncode}\n{done.stdout[-2000:]}")
+    if tell and done.returncode:
+        print(done.stdout[-4000:])
     return done.returncode == 1
 
 
@@ -89,8 +96,8 @@ def main(
     if not mutants:
         raise typer.BadParameter(f"no mutant has {only!r} in its name or file")
     chosen = " ".join(sorted({test for mutant in mutants for test in mutant.tests.split()}))
-    if fails(chosen):
-        raise typer.BadParameter("these tests fail without a mutant; `make test` tells more")
+    if fails(chosen, tell=True):
+        raise typer.BadParameter("a test fails without a mutant")
     started, survivors = time.monotonic(), 0
     with ThreadPoolExecutor(jobs) as pool:
         for mutant, caught in zip(

@@ -12,7 +12,9 @@ from torch import nn
 
 from hw3lib.robust import attacks
 from hw3lib.robust.attacks import FGSM, PGD, SignNoise, input_gradient, margin
-from hw3lib.robust.resnet import CIFAR10_STD, ResNet
+from hw3lib.robust.balls import CIFAR10_MEAN, CIFAR10_STD
+from hw3lib.robust.evaluate import withstood
+from hw3lib.robust.resnet import ResNet
 
 
 def rng(seed=0):
@@ -315,6 +317,28 @@ def test_the_course_units_are_a_pixel_radius_per_channel():
     assert moved == pytest.approx(0.1 * torch.tensor(CIFAR10_STD), abs=1e-6)
 
 
+@pytest.mark.parametrize(("attack", "eps", "step", "steps"), [
+    (FGSM.from_normalized(0.1, cut="normalized"), 0.1, 0.1, 1),
+    (PGD.from_normalized(0.1, step=0.05, steps=4, cut="normalized"), 0.1, 0.05, 4),
+], ids=["fgsm", "pgd"])  # fmt: skip
+def test_the_cut_of_normalised_images_is_the_loop_that_clamps_them(attack, eps, step, steps):
+    model, (x, y) = small_network().eval(), pictures()
+    mean, std = (torch.tensor(c).view(3, 1, 1) for c in (CIFAR10_MEAN, CIFAR10_STD))
+    start = (x - mean) / std
+    point = start
+    for _ in range(steps):
+        point = point.detach().requires_grad_()
+        loss = attacks.cross_entropy(model(point * std + mean), y).sum()
+        (gradient,) = torch.autograd.grad(loss, point)
+        moved = point.detach() + step * gradient.sign()
+        point = moved.clamp(start - eps, start + eps).clamp(0, 1)
+    found = attack(model, x, y)
+    torch.testing.assert_close(found, point * std + mean, atol=1e-5, rtol=0)
+    assert (found - x).abs().max() > max(attack.eps)
+    with pytest.raises(ValueError, match="leaves the ball proves nothing"):
+        withstood(model, attack, x, model(x).argmax(1))
+
+
 def test_random_signs_use_both_signs_equally():
     x = torch.full((10, 3, 32, 32), 0.5)
     noise = SignNoise(0.1)(small_network(), x, torch.zeros(10).long(), generator=rng()) - x
@@ -395,6 +419,8 @@ def test_a_radius_of_one_or_more_asks_for_255ths(kind):
         ({"keep": "bset"}, "keep='bset': choose one of 'last', 'best'"),
         ({"loss": "ce"}, "loss='ce': choose one of 'cross_entropy', 'margin'"),
         ({"look": "quick"}, "look='quick': choose one of 'exact', 'fast'"),
+        ({"cut": "unit"}, "cut='unit': choose one of 'pixels', 'normalized'"),
+        ({"eps": 0.1, "cut": "normalized", "norm": "l2"}, "L-infinity ball alone"),
         ({"norm": "l1"}, "norm='l1': choose one of 'linf', 'l2'"),
         ({"eps": None}, "eps=None: it must be a number"),
         ({"eps": []}, r"eps=\[\]: it must be a number"),
@@ -490,12 +516,8 @@ def test_a_step_is_two_and_a_half_radii_over_the_steps_by_default(eps):
     assert torch.equal(PGD(eps, steps=5)(MODEL, X, Y), PGD(eps, steps=5, step=size)(MODEL, X, Y))
 
 
-def wave(x):
-    """Three classes whose logits, margin and cross-entropy climb in other directions."""
-    score = (x * MODEL.weight).flatten(1).sum(1)
-    return torch.stack(
-        [score.sin(), (2 * score + x.flatten(1).sum(1)).cos(), x.square().flatten(1).sum(1)], 1
-    )
+FIVE = torch.randn(3 * 8 * 8, 5, generator=rng(4))
+"""Logits of five classes, so that the losses climb in other directions."""
 
 
 @pytest.mark.parametrize("loss", sorted(attacks.LOSSES))
@@ -503,11 +525,15 @@ def wave(x):
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_fgsm_is_pgd_with_one_step_whatever_is_asked(loss, targeted, norm):
     options = {"loss": loss, "targeted": targeted, "norm": norm}
-    one_step = PGD(0.1, steps=1, step=0.1, **options)(wave, X, Y)
-    torch.testing.assert_close(FGSM(0.1, **options)(wave, X, Y), one_step)
+
+    def five(x):
+        return x.flatten(1) @ FIVE / 8
+
+    one_step = PGD(0.1, steps=1, step=0.1, **options)(five, X, Y)
+    torch.testing.assert_close(FGSM(0.1, **options)(five, X, Y), one_step)
     others = [name for name in attacks.LOSSES if name != loss]
     assert not any(
-        torch.equal(one_step, FGSM(0.1, **options | {"loss": o})(wave, X, Y)) for o in others
+        torch.equal(one_step, FGSM(0.1, **options | {"loss": o})(five, X, Y)) for o in others
     )
 
 

@@ -17,8 +17,9 @@ from hw3lib.experiments.base import Experiment, device_of, outcome, resumable_bl
 from hw3lib.experiments.part2.attacked import canary_guesses, canary_images, test_images
 from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
 from hw3lib.robust.attacks import LOSSES
+from hw3lib.robust.balls import CIFAR10_MEAN, CIFAR10_STD
 from hw3lib.robust.modes import Classifier, evaluating, keeping_statistics
-from hw3lib.robust.resnet import CIFAR10_MEAN, CIFAR10_STD, ResNet
+from hw3lib.robust.resnet import ResNet
 from hw3lib.runs.settings import Context, Outcome
 from hw3lib.runs.store import Run
 from hw3lib.stats import Interval, proportion
