@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from hw3lib.robust import (
         FGSM,
         PGD,
+        TRADES,
         AdversarialLoss,
+        Classification,
         JoinedBatch,
         SignNoise,
         Standard,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     )
     from hw3lib.runs import Settings, run
     from hw3lib.stats import Interval
+    from hw3lib.training import fit
     from hw3lib.vae import VAE
 
 _HOMES = {
@@ -33,19 +36,22 @@ _HOMES = {
     "hw3lib.experiments.part2.resnet_training": ("TrainResNet", "load_resnet"),
     "hw3lib.experiments.part2.zoo": ("resnet18",),
     "hw3lib.robust": (
-        "FGSM", "PGD", "SignNoise", "Standard", "AdversarialLoss", "JoinedBatch",
-        "accuracy", "correct", "withstood",
+        "FGSM", "PGD", "SignNoise", "Standard", "AdversarialLoss", "JoinedBatch", "TRADES",
+        "Classification", "accuracy", "correct", "withstood",
     ),
     "hw3lib.runs": ("Settings", "run"),
     "hw3lib.stats": ("Interval",),
+    "hw3lib.training": ("fit",),
     "hw3lib.vae": ("VAE",),
 }  # fmt: skip
 
 __all__ = [
     "FGSM",
     "PGD",
+    "TRADES",
     "VAE",
     "AdversarialLoss",
+    "Classification",
     "Interval",
     "JoinedBatch",
     "Settings",
@@ -55,6 +61,7 @@ __all__ = [
     "TrainVAE",
     "accuracy",
     "correct",
+    "fit",
     "load_resnet",
     "load_vae",
     "resnet18",

@@ -3,7 +3,8 @@
 from hw3lib.robust.attacks import FGSM, PGD, Attack, SignNoise, input_gradient, margin
 from hw3lib.robust.balls import Norm, Radius
 from hw3lib.robust.checklist import Finding, catastrophic_overfitting, gradient_masking
-from hw3lib.robust.defenses import AdversarialLoss, JoinedBatch, Standard
+from hw3lib.robust.classification import Classification
+from hw3lib.robust.defenses import TRADES, AdversarialLoss, JoinedBatch, Standard
 from hw3lib.robust.evaluate import (
     accuracy,
     correct,
@@ -20,8 +21,10 @@ from hw3lib.robust.resnet import EightBit, Normalize, ResNet
 __all__ = [
     "FGSM",
     "PGD",
+    "TRADES",
     "AdversarialLoss",
     "Attack",
+    "Classification",
     "Classifier",
     "EightBit",
     "Finding",

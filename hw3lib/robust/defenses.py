@@ -1,13 +1,18 @@
 """Defences: what a classifier minimises on a batch, and the objective that feeds it.
 
-`Standard` sees clean images, `AdversarialLoss` (question 2.2) adds the loss of attacked ones, and
-`JoinedBatch` (question 2.3) puts both into one batch. They differ in nothing else.
+`Standard` sees clean images, `AdversarialLoss` (question 2.2) adds the loss of attacked ones,
+`JoinedBatch` (question 2.3) puts both into one batch, and `TRADES` asks that both are answered
+alike. They differ in nothing else.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from numbers import Real
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +21,7 @@ from torch import Tensor, autocast, nn
 
 from hw3lib.data import augment, draw_augmentation, draw_squares, erase, to_pixels
 from hw3lib.robust.attacks import FGSM, PGD
+from hw3lib.robust.checks import check_choice
 from hw3lib.robust.modes import evaluating, keeping_statistics
 
 GradientAttack = Annotated[FGSM | PGD, Field(discriminator="kind")]
@@ -35,7 +41,16 @@ class Standard:
     label_smoothing: float = 0.0
     kind: Literal["standard"] = field(default="standard", repr=False)
 
-    def loss(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def __post_init__(self) -> None:
+        _check_number("label_smoothing", self.label_smoothing, "the share of all classes", 1)
+
+    def loss(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        generator: torch.Generator | None = None,  # noqa: ARG002 - nothing is random here
+    ) -> tuple[Tensor, Tensor]:
         """Mean loss in nats and the clean logits (N, classes), for pixels x and labels y."""
         logits = model(x).float()
         return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing), logits.detach()
@@ -54,12 +69,14 @@ class AdversarialLoss:
     kind: Literal["adversarial_loss"] = field(default="adversarial_loss", repr=False)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha={self.alpha}: the weight of the clean loss lies in [0, 1]")
+        _check_attack(self.attack, self.attack_mode)
+        _check_number("alpha", self.alpha, "the weight of the clean loss", 1)
 
-    def loss(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Mean loss in nats and the clean logits (N, classes), for pixels x and labels y."""
-        attacked = attacked_batch(self.attack, model, x, y, self.attack_mode)
+        attacked = attacked_batch(self.attack, model, x, y, self.attack_mode, generator)
         logits = model(x).float()
         clean = F.cross_entropy(logits, y)
         adversarial = F.cross_entropy(model(attacked).float(), y)
@@ -78,26 +95,124 @@ class JoinedBatch:
     attack_mode: AttackMode = "eval"
     kind: Literal["joined_batch"] = field(default="joined_batch", repr=False)
 
-    def loss(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def __post_init__(self) -> None:
+        _check_attack(self.attack, self.attack_mode)
+
+    def loss(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Mean loss in nats and the clean logits (N, classes), for pixels x and labels y."""
-        attacked = attacked_batch(self.attack, model, x, y, self.attack_mode)
+        attacked = attacked_batch(self.attack, model, x, y, self.attack_mode, generator)
         logits = model(torch.cat([x, attacked])).float()
         return F.cross_entropy(logits, y.repeat(2)), logits[: len(x)].detach()
 
 
-Defense = Annotated[Standard | AdversarialLoss | JoinedBatch, Field(discriminator="kind")]
+@dataclass(frozen=True)
+class TRADES:
+    """J(x) + beta KL(p(x) || p(x_adv)), where x_adv maximises the divergence (Zhang et al. 2019).
+
+    The attack looks at no labels, so the images need not be classified rightly to be kept stable.
+
+    Attributes:
+        attack: `PGD` with a random start, since at the image itself the divergence has no
+            gradient. Its steps follow the divergence.
+        beta: weight of the divergence; the paper's 1 / lambda.
+        attack_mode: see `AttackMode`.
+    """
+
+    attack: PGD
+    beta: float = 6.0
+    attack_mode: AttackMode = "eval"
+    kind: Literal["trades"] = field(default="trades", repr=False)
+
+    def __post_init__(self) -> None:
+        _check_attack(self.attack, self.attack_mode)
+        _check_number("beta", self.beta, "the weight of the divergence", math.inf)
+        if not (isinstance(self.attack, PGD) and self.attack.random_start):
+            raise ValueError(
+                f"{self.attack} begins at the image itself, where the divergence has no gradient; "
+                "pass a PGD with random_start=True"
+            )
+        if (self.attack.loss, self.attack.keep, self.attack.restarts) != (
+            "cross_entropy",
+            "last",
+            1,
+        ):
+            raise ValueError(
+                f"{self.attack}: in TRADES an attack follows the divergence in one run to its "
+                "last point; leave loss, keep and restarts as they are"
+            )
+
+    def loss(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean loss in nats and the clean logits (N, classes), for pixels x and labels y."""
+        with _attacking(model, x, self.attack_mode), torch.no_grad():
+            clean = model(x)
+        attack = replace(self.attack, loss=divergence)
+        attacked = attacked_batch(attack, model, x, clean, self.attack_mode, generator)
+        logits = model(x).float()
+        apart = divergence(model(attacked).float(), logits).mean()
+        return F.cross_entropy(logits, y) + self.beta * apart, logits.detach()
+
+
+Defense = Annotated[Standard | AdversarialLoss | JoinedBatch | TRADES, Field(discriminator="kind")]
+
+
+def divergence(logits: Tensor, clean: Tensor) -> Tensor:
+    """KL(p(x) || p(x_adv)) in nats, (N,), of the attacked and the clean logits (N, classes)."""
+    return F.kl_div(
+        logits.log_softmax(1), clean.log_softmax(1), reduction="none", log_target=True
+    ).sum(1)
 
 
 def attacked_batch(
-    attack: FGSM | PGD, model: nn.Module, x: Tensor, y: Tensor, mode: AttackMode = "eval"
+    attack: FGSM | PGD,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    mode: AttackMode = "eval",
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Adversarial images for a model in training, whose state stays as it was.
 
-    The attack is made in float32 where the training itself may not be.
+    The attack is made in float32 where the training itself may not be. The generator draws its
+    random starts.
     """
+    if generator is None and random_starts(attack):
+        raise ValueError(f"{attack} needs a generator for its random starts")
+    with _attacking(model, x, mode):
+        return attack.perturb(model, x, y, generator=generator)
+
+
+@contextlib.contextmanager
+def _attacking(model: nn.Module, x: Tensor, mode: AttackMode) -> Iterator[None]:
     mode_of = evaluating if mode == "eval" else keeping_statistics
     with mode_of(model), autocast(x.device.type, enabled=False):
-        return attack.perturb(model, x, y)
+        yield
+
+
+def random_starts(attack: Any) -> bool:
+    """Whether an attack begins at a random point."""
+    return bool(getattr(attack, "random_start", False))
+
+
+def _check_attack(attack: Any, mode: str) -> None:
+    if not hasattr(attack, "perturb"):
+        raise TypeError(f"attack={attack!r}: a defence needs an FGSM or PGD, such as PGD(8 / 255)")
+    if getattr(attack, "targeted", False):
+        raise ValueError(
+            f"{attack} is targeted, so it would move the images towards their true labels; "
+            "pass an untargeted attack"
+        )
+    check_choice("attack_mode", mode, get_args(AttackMode))
+
+
+def _check_number(name: str, value: object, what: str, highest: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}={value!r}: it must be a number")
+    if not (0 <= float(value) <= highest and math.isfinite(value)):
+        raise ValueError(f"{name}={value}: {what} lies in [0, {highest:g}]")
 
 
 class ImageObjective:
@@ -117,7 +232,7 @@ class ImageObjective:
         self,
         train: tuple[Tensor, Tensor],
         val: tuple[Tensor, Tensor],
-        defense: Standard | AdversarialLoss | JoinedBatch,
+        defense: Standard | AdversarialLoss | JoinedBatch | TRADES,
         *,
         augmented: bool,
         erased: int = 0,
@@ -126,14 +241,20 @@ class ImageObjective:
         self.val, self.val_labels = val
         self.defense, self.augmented, self.erased = defense, augmented, erased
         self.num_examples = len(self.train)
+        self._random = random_starts(getattr(defense, "attack", None))
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        """Flip and offsets of each training image, and what to erase of it, (N, 3) or (N, 5)."""
+        """Flip and offsets of each training image, and what to erase of it, (N, 3) or (N, 5).
+
+        The last column is a seed for the random starts of its batch, if there are any.
+        """
         draws = draw_augmentation(self.num_examples, generator)
         if self.erased:
             height, width = self.train.shape[2:]
             squares = draw_squares(self.num_examples, (height, width), generator)
             draws = torch.cat([draws, squares], dim=1)
+        if self._random:
+            draws = torch.cat([draws, draw_seeds(self.num_examples, generator)], dim=1)
         return draws
 
     def loss(self, model: nn.Module, index: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,10 +262,10 @@ class ImageObjective:
         x, y = self.train[index], self.train_labels[index]
         pixels = to_pixels(augment(x, draws[:, :3]) if self.augmented else x)
         if self.erased:
-            pixels = erase(pixels, draws[:, 3:], self.erased)
-        loss, logits = self.defense.loss(model, pixels, y)
-        wrong = (logits.argmax(1) != y).sum()
-        return loss, torch.stack([loss.detach() * len(y), wrong])
+            pixels = erase(pixels, draws[:, 3:5], self.erased)
+        starts = seeded_by(draws[0, -1]) if self._random else None
+        loss, logits = self.defense.loss(model, pixels, y, starts)
+        return loss, sums(loss, logits, y)
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -152,13 +273,28 @@ class ImageObjective:
         return scores(predict(model, self.val), self.val_labels)
 
 
+def draw_seeds(num: int, generator: torch.Generator) -> Tensor:
+    """Seeds for `seeded_by`, (num, 1) int64."""
+    return torch.randint(2**62, (num, 1), generator=generator)
+
+
+def seeded_by(seed: Tensor) -> torch.Generator:
+    """A generator on the CPU, from a seed on any device, which is waited for."""
+    return torch.Generator().manual_seed(int(seed))
+
+
+def sums(loss: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+    """Sums of the loss and of the errors over a batch, (2,)."""
+    return torch.stack([loss.detach() * len(y), (logits.argmax(1) != y).sum()])
+
+
 def scores(logits: Tensor, y: Tensor) -> dict[str, float]:
     """Mean cross-entropy in nats and share of errors of logits (N, classes)."""
-    wrong = (logits.argmax(1) != y).double().mean()
-    return {"cross_entropy": float(F.cross_entropy(logits, y)), "error": float(wrong)}
+    wrong = int((logits.argmax(1) != y).sum())
+    return {"cross_entropy": float(F.cross_entropy(logits, y)), "error": wrong / len(y)}
 
 
 @torch.no_grad()
 def predict(model: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor:
-    """Logits (N, classes) of uint8 images (N, 3, H, W), on the model in the mode it is in."""
+    """Logits (N, classes) of uint8 images (N, C, H, W), on the model in the mode it is in."""
     return torch.cat([model(to_pixels(part)).float() for part in images.split(batch_size)])

@@ -146,7 +146,8 @@ class Keeper:
                 print(f"\n{label}: interrupted. {kept}", file=sys.stderr, flush=True)
             if isinstance(error, _Terminated):
                 os.kill(os.getpid(), signal.SIGTERM)  # now as its sender meant it
-            error.add_note(f"{label}: {kept}")
+            if self.path:
+                error.add_note(f"{label}: {kept}")
             raise
 
     def _write(self) -> None:

@@ -57,7 +57,7 @@ class Streamed(Scored, Protocol):
         ...
 
     def loss(
-        self, model: Any, inputs: Tensor, targets: Tensor, draws: Tensor
+        self, model: Any, inputs: Tensor, targets: Tensor, draws: Tensor, /
     ) -> tuple[Tensor, Tensor]:
         """The batch loss, and the sums of the metrics over the batch."""
         ...

@@ -1,21 +1,28 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from hw3lib import training
+from hw3lib.experiments.part2.resnet_training import TrainResNet
 from hw3lib.robust.attacks import FGSM, PGD
 from hw3lib.robust.defenses import (
+    TRADES,
     AdversarialLoss,
     ImageObjective,
     JoinedBatch,
     Standard,
     attacked_batch,
+    divergence,
 )
 from hw3lib.robust.modes import keeping_statistics
 from hw3lib.robust.resnet import ResNet
 
 ATTACK = PGD(0.05, steps=3)
+STARTED = PGD(0.05, steps=3, random_start=True)
 
 
 def network(seed=0):
@@ -116,10 +123,195 @@ def test_training_steps_learn_clean_and_attacked_statistics():
         assert model.bn1.num_batches_tracked == passes
 
 
-@pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
-def test_weights_outside_of_zero_and_one_are_refused(alpha):
-    with pytest.raises(ValueError, match="lies in"):
-        AdversarialLoss(ATTACK, alpha=alpha)
+class Stateful(nn.Module):
+    """Layers whose state moves in training mode: instance, batch and spectral norm, a counter."""
+
+    def __init__(self):
+        super().__init__()
+        self.instance = nn.InstanceNorm2d(3, track_running_stats=True)
+        self.batch = nn.BatchNorm2d(3)
+        self.new = nn.utils.parametrizations.spectral_norm(nn.Linear(3 * 32 * 32, 8))
+        self.old = nn.utils.spectral_norm(nn.Linear(8, 10))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        if self.training:
+            self.calls += 1
+        return self.old(self.new(self.batch(self.instance(x)).flatten(1)))
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_making_the_attack_keeps_the_state_of_every_norm(mode):
+    torch.manual_seed(0)
+    model, (x, y) = Stateful().train(), batch()
+    before = copy.deepcopy(model.state_dict())
+    attacked_batch(ATTACK, model, x.float(), y, mode=mode)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    model(x.float())
+    assert model.calls == 1
+    moved = [k for k, value in model.state_dict().items() if not torch.equal(value, before[k])]
+    assert {key.split(".")[0] for key in moved} == {"instance", "batch", "new", "old", "calls"}
+
+
+WITH_ATTACK = [AdversarialLoss, JoinedBatch, TRADES]
+NO_NUMBERS = [("0.5", TypeError), (True, TypeError), (None, TypeError), (float("nan"), ValueError)]
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "wrong"),
+    [
+        (lambda **kw: AdversarialLoss(ATTACK, **kw), "alpha", [-0.1, 1.1]),
+        (Standard, "label_smoothing", [-3, 1.5]),
+        (lambda **kw: TRADES(STARTED, **kw), "beta", [-1, float("inf")]),
+    ],
+    ids=["alpha", "label_smoothing", "beta"],
+)
+def test_weights_are_numbers_that_mean_something(make, name, wrong):
+    for value, error in [*NO_NUMBERS, *((value, ValueError) for value in wrong)]:
+        with pytest.raises(error, match=rf"^{name}="):
+            make(**{name: value})
+    assert getattr(make(**{name: 1}), name) == 1
+
+
+@pytest.mark.parametrize("wrap", WITH_ATTACK)
+def test_what_no_defence_can_use_is_refused_when_it_is_made(wrap):
+    with pytest.raises(ValueError, match="towards their true labels"):
+        wrap(replace(STARTED, targeted=True))
+    with pytest.raises(ValueError, match="attack_mode='Train': choose one of 'eval', 'train'"):
+        wrap(STARTED, attack_mode="Train")
+    with pytest.raises(TypeError, match=r"needs an FGSM or PGD"):
+        wrap("pgd")
+
+
+@pytest.mark.parametrize("attack", [FGSM(0.05), ATTACK], ids=repr)
+def test_trades_needs_a_random_start(attack):
+    with pytest.raises(ValueError, match="random_start=True"):
+        TRADES(attack)
+
+
+@pytest.mark.parametrize("change", [{"keep": "best"}, {"restarts": 2}, {"loss": "margin"}], ids=str)
+def test_trades_refuses_what_its_attack_would_not_do(change):
+    with pytest.raises(ValueError, match="leave loss, keep and restarts"):
+        TRADES(replace(STARTED, **change))
+
+
+def trades_by_hand(model, x, y, start, eps, step, steps, beta):
+    """A training step as the paper's algorithm 1 says it."""
+    modes = [part.training for part in model.modules()]
+    model.eval()
+    clean = F.softmax(model(x), dim=1).detach()
+    x_adv = start
+    for _ in range(steps):
+        x_adv = x_adv.detach().requires_grad_()
+        kl = (clean * (clean.log() - F.log_softmax(model(x_adv), dim=1))).sum()
+        (gradient,) = torch.autograd.grad(kl, x_adv)
+        x_adv = x_adv.detach() + step * gradient.sign()
+        x_adv = torch.min(torch.max(x_adv, x - eps), x + eps).clamp(0, 1)
+    for part, mode in zip(model.modules(), modes, strict=True):
+        part.training = mode
+    logits = model(x)
+    p, q = F.softmax(logits, dim=1), F.softmax(model(x_adv), dim=1)
+    return F.cross_entropy(logits, y) + beta * (p * (p.log() - q.log())).sum(1).mean()
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("beta", [1.0, 6.0])
+def test_trades_is_the_papers_algorithm(beta, mode):
+    model, (x, y) = network().train(mode == "train"), batch()
+    uniform = torch.rand(x.shape, generator=torch.Generator().manual_seed(7)).to(x)
+    start = (x + 0.05 * (2 * uniform - 1)).clamp(0, 1)
+    other = copy.deepcopy(model)
+    expected = trades_by_hand(other, x, y, start, 0.05, STARTED.step_size, 3, beta)
+    expected.backward()
+    loss, logits = TRADES(STARTED, beta=beta).loss(model, x, y, torch.Generator().manual_seed(7))
+    loss.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert not logits.requires_grad
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert ours.grad.norm() > 0
+        assert (ours.grad - theirs.grad).norm() <= 1e-5 * theirs.grad.norm()
+
+
+def test_trades_without_weight_is_standard_and_its_attack_raises_the_divergence():
+    model, (x, y) = network().eval(), batch()
+    draws = lambda: torch.Generator().manual_seed(1)  # noqa: E731
+    standard, _ = Standard().loss(model, x, y)
+    assert TRADES(STARTED, beta=0).loss(model, x, y, draws())[0].item() == pytest.approx(
+        standard.item()
+    )
+    apart = []
+    for steps in (1, 10):
+        attack = PGD(0.05, steps=steps, step=0.01, random_start=True)
+        loss, _ = TRADES(attack, beta=1).loss(model, x, y, draws())
+        apart.append(loss.item() - standard.item())
+    assert 0 < apart[0] < apart[1]
+
+
+def test_divergence_is_that_of_scipy():
+    from scipy.special import softmax
+    from scipy.stats import entropy
+
+    rng = torch.Generator().manual_seed(0)
+    logits, clean = torch.randn(2, 5, 4, generator=rng, dtype=torch.float64)
+    expected = entropy(softmax(clean.numpy(), 1), softmax(logits.numpy(), 1), axis=1)
+    assert divergence(logits, clean).numpy() == pytest.approx(expected)
+    assert divergence(clean, clean).abs().max() < 1e-12
+    sure = torch.tensor([[500.0, 0, 0, 0]], requires_grad=True)
+    divergence(clean[:1], sure).backward()
+    assert sure.grad.isfinite().all()
+
+
+def test_settings_with_trades_are_stored_and_found_again():
+    settings = TrainResNet(defense=TRADES(STARTED, beta=2.5))
+    again = TrainResNet(**settings.model_dump(mode="json"))
+    assert again == settings
+    assert again.key == settings.key != TrainResNet(defense=TRADES(STARTED)).key
+    with pytest.raises(ValueError, match="random_start=True"):
+        TrainResNet(defense={"kind": "trades", "attack": {"kind": "pgd", "eps": 0.1}})
+
+
+@pytest.mark.parametrize("wrap", WITH_ATTACK)
+def test_random_starts_come_from_the_generator_alone(wrap):
+    model, (x, y), defense = network().eval(), batch(), wrap(STARTED)
+    with pytest.raises(ValueError, match="needs a generator for its random starts"):
+        defense.loss(model, x, y)
+    before = torch.get_rng_state()
+    losses = [
+        defense.loss(model, x, y, torch.Generator().manual_seed(seed))[0].item()
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(before, torch.get_rng_state())
+    assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize("wrap", WITH_ATTACK)
+def test_a_defence_with_random_starts_is_reproducible_and_resumes(wrap, tmp_path):
+    def train(**options):
+        torch.rand(3)  # the global state is another one each time
+        with training.seeded(0, "weights"):
+            model = ResNet(width=4, blocks=1)
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        settings = {"epochs": 3, "batch_size": 8, "seed": 0} | options
+        training.fit(model, objective(wrap(PGD(0.05, 1, random_start=True))), optimizer, **settings)
+        return model.state_dict()
+
+    def same(a, b):
+        return all(torch.equal(value, b[key]) for key, value in a.items())
+
+    whole = train()
+    assert same(whole, train())
+    assert not same(whole, train(seed=1))
+    path = tmp_path / "run.pt"
+    train(epochs=2, checkpoint=path)
+    assert same(whole, train(checkpoint=path))
+
+
+def test_random_starts_differ_between_batches_and_epochs_and_move_no_other_draw():
+    plain, started = objective(), objective(JoinedBatch(STARTED))
+    first, second = (started.draw(torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    assert first.shape == (20, 4)
+    assert torch.equal(first[:, :3], plain.draw(torch.Generator().manual_seed(0)))
+    assert len({*first[:, 3].tolist(), *second[:, 3].tolist()}) == 40
 
 
 def objective(defense=None, augmented=True, n=20, erased=0):
