@@ -1,5 +1,6 @@
 """The book's notebooks, and what is wrong with one as it is committed."""
 
+import ast
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -28,6 +29,16 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
 
 def prose(notebook: NotebookNode) -> str:
     return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def glued_values(path: Path) -> dict[str, str]:
+    """What the committed notebook glued, by name."""
+    outputs = [output for cell in code_cells(read(path)) for output in cell.outputs]
+    return {
+        output.metadata.scrapbook.name: ast.literal_eval(output.data[f"{GLUED}text/plain"])
+        for output in outputs
+        if f"{GLUED}text/plain" in output.get("data", {})
+    }
 
 
 def tags(cell: NotebookNode) -> list[str]:

@@ -11,7 +11,7 @@ from hw3lib import runs, stats
 from hw3lib.book import claims, evidence, report
 from hw3lib.book.claims import Claim
 from hw3lib.stats import Interval
-from tests.book.notebooks import BOOK, NOTEBOOKS
+from tests.book.notebooks import BOOK, NOTEBOOKS, glued_values
 
 LEDGER = BOOK / "claims.yml"
 FIELDS = {"question": "1.8", "source": "book", "claim": "It is.", "figure": "f", "evidence": "x"}
@@ -140,6 +140,47 @@ def test_every_claim_points_to_a_figure_of_its_part(judged):
         pages = ("q1_",) if j.claim.question.startswith("1") else ("q2_", "why_")
         named = f'"name": "{j.claim.figure}"'
         assert any(named in text for stem, text in labels.items() if stem.startswith(pages)), named
+
+
+@pytest.mark.parametrize(
+    ("start", "verdict"),
+    [
+        ("A hundred gradient steps do not end the search", "holds"),  # 1.4, below its figure
+        ("Within the first epoch validation passes", "holds"),  # 1.8, table of anchors
+        ("Within the second epoch it passes", "holds"),
+        ("The complex digits 2, 3, 5 and 8 lie nearer", "holds"),  # 1.10
+        ("The slant has its place in the plane", "holds"),
+        ("So has the rest of the style", "fails"),
+        ("The classes form contiguous regions, each class one", "fails"),
+        ("Posterior collapse; at beta = 16 the decoder ignores z", "fails"),  # 1.11
+    ],
+)
+def test_what_a_page_says_in_words_is_the_verdict(judged, start, verdict):
+    (claim,) = [j for j in judged if j.claim.claim.startswith(start)]
+    assert claim.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("glued", "name"),
+    [
+        ("ours-train", "q1.8.train_bpd"),
+        ("ours-val", "q1.8.val_bpd"),
+        ("ours-test", "q1.8.test_bpd"),
+    ],
+)
+def test_page_1_8_and_the_comparison_with_the_report_have_one_number(glued, name):
+    """The page has parameters and computes by itself; at their defaults it must say the same."""
+    (ours,) = [one.ours for one in evidence.comparisons() if one.name == name]
+    assert glued_values(BOOK / "q1_08_training.ipynb")[glued] == f"{ours.value:.3f}"
+
+
+def test_page_1_10_and_the_ledger_have_one_number():
+    shown = glued_values(BOOK / "q1_10_manifold.ipynb")
+    of_seed_0 = evidence.lookup("plane_map", 0)
+    for glued, measure in (("slant_share", "slant"), ("width_share", "stroke_width")):
+        assert float(shown[glued]) == pytest.approx(
+            evidence.style_share(of_seed_0, measure), abs=0.01
+        )
 
 
 def test_the_text_of_a_claim_survives_a_table(judged):
