@@ -7,23 +7,45 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 if TYPE_CHECKING:
     from hw3lib.experiments.catalog import Published
     from hw3lib.runs.settings import Settings
     from hw3lib.runs.store import Run
 
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which batch systems and containers send before they kill."""
+
+
+class Commands(typer.core.TyperGroup):
+    """Commands whose known errors become one line, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (Exception, KeyboardInterrupt) as error:
+            if (ending := _ending(error)) is None:
+                raise
+            code, message = ending
+            typer.echo(f"hw3: {message}", err=True)
+            sys.exit(code)
+
+
 # Plain help: with markup it would import a Markdown reader first.
 plain = partial(typer.Typer, no_args_is_help=True, rich_markup_mode=None)
-app = plain(add_completion=False, help=__doc__.split("\n")[0])
+app = plain(cls=Commands, add_completion=False, help=__doc__.split("\n")[0])
 runs_app = plain(help="Look at stored runs and verify them.")
 data_app = plain(help="Fetch and check the data sets.")
 app.add_typer(runs_app, name="runs")
@@ -105,8 +127,10 @@ def list_command() -> None:
 @runs_app.command("show")
 def show_command(key: str) -> None:
     """Settings, results and provenance of one run."""
-    (stored, *_) = _select([key])
-    _show(stored)
+    distinct = {stored.key: stored for stored in reversed(_select([key]))}  # published ones win
+    if len(distinct) > 1:
+        raise ValueError(f"{len(distinct)} runs begin with {key}: {', '.join(sorted(distinct))}")
+    _show(*distinct.values())
 
 
 @runs_app.command("verify")
@@ -162,7 +186,7 @@ def reproduce_command(
     seeds: Annotated[str, typer.Option(help="such as 0, 0-4 or 0,2,5")] = "0",
     only: Annotated[str, typer.Option(help="runs whose description contains this")] = "",
     device: Device = None,
-    jobs: Annotated[int, typer.Option(help="processes; 2 or more also pay on one GPU")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="processes; 2 or more also pay on one GPU")] = 1,
     time_budget: Annotated[float | None, typer.Option(help="seconds; stops before")] = None,
     publish: Annotated[bool, typer.Option(help="copy the results into the package")] = False,
     plan: Annotated[
@@ -170,26 +194,15 @@ def reproduce_command(
     ] = False,
 ) -> None:
     """Compute every published run that is missing or stale; resumes where it stopped."""
-    from hw3lib import runs
-    from hw3lib.experiments.catalog import published
     from hw3lib.runs import schedule
     from hw3lib.runs.settings import OutOfTime
 
-    deadline = time.monotonic() + time_budget - RESERVE_SECONDS if time_budget else None
-    entries = [e for e in published(_seeds(seeds)) if only in e.settings.describe()]
+    entries = _wanted(_seeds(seeds), only)
+    deadline = _deadline(time_budget)
     if plan:
         _show_plan(entries, device)
         return
-    done = 0
-
-    def report(entry: Published, stored: Run, note: str) -> None:
-        nonlocal done
-        done += 1
-        if publish and not stored.published:
-            runs.publish(entry.settings, weights=entry.weights)
-            note += ", published"
-        typer.echo(f"{done}/{len(entries)}  {stored.key}  {entry.settings.describe()}: {note}")
-
+    report = _reporter(len(entries), publish)
     missing = {}
     for entry in entries:
         if stored := _fresh(entry):
@@ -198,23 +211,52 @@ def reproduce_command(
             missing[entry.settings] = entry
     try:
         for run in schedule.compute_all([*missing], jobs=jobs, device=device, deadline=deadline):
-            report(missing[run.settings], run, f"computed in {run.provenance['seconds']:g} s")
+            note = f"computed in {run.provenance['seconds']:g} s"
+            report(missing.pop(run.settings), run, note)
     except OutOfTime as stop:
-        typer.echo(f"{stop}; run the same command again to go on")
-        typer.echo(f"{len(entries) - done} of {len(entries)} runs are left")
-        raise typer.Exit(3) from stop
+        raise OutOfTime(f"{stop}; {len(missing)} of {len(entries)} runs are left") from stop
 
 
 def main() -> None:
-    """Entry point: known errors become one line, without a traceback."""
+    """Entry point of `hw3` and of `python -m hw3lib`."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (ValueError, OSError, RuntimeError) as error:
-        typer.echo(f"hw3: {error}", err=True)
-        sys.exit(1)
+    signal.signal(signal.SIGTERM, _terminate)
+    app()
+
+
+def _terminate(_signal: int, _frame: Any) -> None:
+    raise Terminated
+
+
+def _ending(error: BaseException) -> tuple[int, str] | None:
+    """Exit code and message of a known error, which says in one line what to do."""
+    again = "run the same command again to go on"
+    if isinstance(error, KeyboardInterrupt):
+        killed = isinstance(error, Terminated)
+        return (143, f"terminated; {again}") if killed else (130, f"interrupted; {again}")
+    from hw3lib.runs.settings import OutOfTime
+
+    if isinstance(error, OutOfTime):
+        return 3, f"{error}; {again}"
+    known = isinstance(error, (ValueError, OSError, RuntimeError, ArithmeticError))
+    return (
+        (1, _one_line(error))
+        if known and not isinstance(error, (typer.Exit, typer.Abort))
+        else None
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    """What an error says, in one line; pydantic's by the name of each setting."""
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return " ".join(str(error).split())
+    faults = [
+        f"{'.'.join(map(str, fault['loc']))}={fault['input']!r}: {fault['msg']}"
+        for fault in error.errors(include_url=False)
+    ]
+    return f"{error.title}: {'; '.join(faults)}"
 
 
 def _load_experiments() -> None:
@@ -228,18 +270,26 @@ def _parse(experiment: str, assignments: Sequence[str]) -> Settings:
     _load_experiments()
     if experiment not in Settings.registry:
         raise ValueError(f"no experiment {experiment!r}; there are {', '.join(Settings.registry)}")
-    return Settings.registry[experiment](**_assignments(assignments))
+    kind, values = Settings.registry[experiment], _assignments(assignments)
+    if unknown := values.keys() - kind.model_fields.keys():
+        known = ", ".join(kind.model_fields)
+        raise ValueError(
+            f"{experiment} has no setting {', '.join(sorted(unknown))}; it has {known}"
+        )
+    return kind(**values)
 
 
 def _assignments(words: Sequence[str]) -> dict[str, Any]:
     """Names and values of words such as seed=3 or defense={kind: standard}; values are YAML."""
     import yaml
 
-    values = {}
+    values: dict[str, Any] = {}
     for word in words:
         name, equals, value = word.partition("=")
-        if not equals:
+        if not name or not equals:
             raise ValueError(f"{word!r} is not name=value")
+        if name in values:
+            raise ValueError(f"{name} is given twice")
         try:
             values[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
@@ -252,8 +302,10 @@ def _select(keys: Sequence[str] | None) -> list[Run]:
 
     _load_experiments()
     stored = list(runs.stored_runs())
-    if not keys:
+    if keys is None:
         return stored
+    if "" in keys:
+        raise ValueError("a key, or its beginning, has one hex digit or more; see `hw3 runs list`")
     chosen = [one for one in stored if one.key.startswith(tuple(keys))]
     missing = [key for key in keys if not any(one.key.startswith(key) for one in chosen)]
     if missing:
@@ -268,8 +320,53 @@ def _seeds(text: str) -> list[int]:
         first, _, last = part.partition("-")
         if not first.isdecimal() or (last and not last.isdecimal()):
             raise ValueError(f"--seeds {text!r}: give seeds such as 0, 0-4 or 0,2,5")
+        if int(last or first) < int(first):
+            raise ValueError(f"--seeds {text!r}: {part} runs backwards; write {last}-{first}")
         seeds += range(int(first), int(last or first) + 1)
+    if twice := [seed for seed, times in Counter(seeds).items() if times > 1]:
+        raise ValueError(f"--seeds {text!r}: {twice[0]} is given twice")
     return seeds
+
+
+def _wanted(seeds: Sequence[int], only: str) -> list[Published]:
+    """The published runs of these seeds whose description contains a text."""
+    from hw3lib.experiments.catalog import published
+
+    entries = [entry for entry in published(seeds) if only in entry.settings.describe()]
+    if not entries:
+        raise ValueError(
+            f"no published run of these seeds contains --only {only!r}; "
+            "`hw3 reproduce --plan` and `hw3 runs list` show descriptions"
+        )
+    return entries
+
+
+def _deadline(budget: float | None) -> float | None:
+    """`time.monotonic()` by which to stop computing."""
+    if budget is None:
+        return None
+    if not budget > RESERVE_SECONDS:
+        raise ValueError(
+            f"--time-budget {budget:g}: {RESERVE_SECONDS:g} s are kept for storing, so give more"
+        )
+    return time.monotonic() + budget - RESERVE_SECONDS
+
+
+def _reporter(total: int, publish: bool) -> Callable[[Published, Run, str], None]:
+    """Counts runs that are there, publishes them if asked, and says so."""
+    from hw3lib import runs
+
+    done = 0
+
+    def report(entry: Published, stored: Run, note: str) -> None:
+        nonlocal done
+        done += 1
+        if publish and not stored.published:
+            runs.publish(entry.settings, weights=entry.weights)
+            note += ", published"
+        typer.echo(f"{done}/{total}  {stored.key}  {entry.settings.describe()}: {note}")
+
+    return report
 
 
 def _fresh(entry: Published) -> Run | None:

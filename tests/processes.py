@@ -8,11 +8,13 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["hw3lib.experiments.catalog"])
 
 
-def pool(jobs, _context):
+def pool(jobs, _context, initializer):
     """A pool of such processes, with the environment of the moment."""
-    return ProcessPoolExecutor(jobs, FORKS, initializer=_adopt, initargs=(dict(os.environ),))
+    initargs = (dict(os.environ), initializer)
+    return ProcessPoolExecutor(jobs, FORKS, initializer=_adopt, initargs=initargs)
 
 
-def _adopt(environment):
+def _adopt(environment, initializer):
     os.environ.clear()
     os.environ.update(environment)
+    initializer()

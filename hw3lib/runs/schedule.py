@@ -6,6 +6,8 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -60,10 +62,15 @@ def compute_all(
             yield _compute(settings, device, deadline)
         return
     context = multiprocessing.get_context("spawn")  # a fork would share the GPU's state
-    with _shared_cores(jobs), ProcessPoolExecutor(jobs, context) as pool:
-        yield from _side_by_side(
-            pool, jobs, wanted, partial(_compute, device=device, deadline=deadline)
-        )
+    task = partial(_compute, device=device, deadline=deadline)
+    with _shared_cores(jobs), ProcessPoolExecutor(jobs, context, initializer=_follow) as pool:
+        try:
+            yield from _side_by_side(pool, jobs, wanted, task)
+        except BaseException:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def expected_seconds(settings: Settings, stored: Iterable[Run], device: str) -> float | None:
@@ -139,6 +146,30 @@ def _compute(settings: Settings, device: str | None, deadline: float | None) -> 
     if deadline is not None and time.monotonic() > deadline:
         raise OutOfTime("the time budget is used up")
     return compute(settings, device=device, deadline=deadline)
+
+
+class _Stopped(KeyboardInterrupt, SystemExit):
+    """Ends a process of the pool: a training keeps what is done, an idle one leaves quietly."""
+
+
+def _follow() -> None:
+    """A process of the pool stops when its parent says so, and never outlives it.
+
+    Ctrl-C reaches all processes of a terminal; that it is left to the parent saves them from being
+    interrupted twice, the second time while they store what is done.
+    """
+
+    def stop(*_: object) -> None:
+        raise _Stopped
+
+    def leave() -> None:
+        if parent := multiprocessing.parent_process():
+            parent.join()
+            os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, stop)
+    threading.Thread(target=leave, daemon=True).start()
 
 
 @contextlib.contextmanager

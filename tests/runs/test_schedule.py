@@ -1,5 +1,10 @@
+import os
+import signal
+import subprocess
+import sys
 import time
 
+import psutil
 import pytest
 
 from hw3lib import data, runs
@@ -72,3 +77,58 @@ def test_runs_that_share_a_checkpoint_are_not_computed_at_the_same_time(quick_pr
 def test_no_process_is_no_way_to_compute():
     with pytest.raises(ValueError, match="at least one process"):
         list(schedule.compute_all([TINY], jobs=0))
+
+
+SLEEPERS = """
+import os, time
+from pathlib import Path
+from typing import ClassVar
+from hw3lib.runs import Outcome, Settings
+from hw3lib.runs.schedule import compute_all
+
+class Sleep(Settings):
+    experiment: ClassVar[str] = "test_sleep"
+    folder: str
+    seed: int = 0
+
+    def compute(self, context):
+        Path(self.folder, f"{self.seed}.pid").write_text(f"{os.getpid()}\\n")
+        try:
+            time.sleep(600)
+        except KeyboardInterrupt:
+            Path(self.folder, f"{self.seed}.saved").touch()
+            raise
+        return Outcome({})
+
+    def canary(self):
+        return []
+
+def main(folder):
+    list(compute_all([Sleep(folder=folder, seed=seed) for seed in range(4)], jobs=2))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_processes_stop_with_the_one_that_started_them(tmp_path, how):
+    (tmp_path / "sleepers.py").write_text(SLEEPERS)
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '.')}"}
+    code = f"import sleepers\nif __name__ == '__main__': sleepers.main({str(tmp_path)!r})"
+    (tmp_path / "start.py").write_text(code)
+    parent = subprocess.Popen(
+        [sys.executable, tmp_path / "start.py"], env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+    def began():
+        return [path for path in tmp_path.glob("*.pid") if path.read_text().endswith("\n")]
+
+    while len(began()) < 2:
+        assert parent.poll() is None, parent.stderr.read()
+        time.sleep(0.05)
+    workers = [psutil.Process(int(path.read_text())) for path in began()]
+    parent.send_signal(how)
+    parent.communicate(timeout=60)
+    psutil.wait_procs(workers, timeout=60)
+    assert not any(worker.is_running() and worker.status() != "zombie" for worker in workers)
+    saved = len(list(tmp_path.glob("*.saved")))
+    assert saved == (2 if how == signal.SIGINT else 0)
+    assert len(began()) == 2  # no other one was started
