@@ -70,7 +70,7 @@ def run_command(
     from hw3lib import runs
 
     wanted = _parse(experiment, settings or [])
-    stored = runs.run(wanted, device=device, weights=weights)
+    stored = runs.run(wanted, device=_usable(device), weights=weights)
     _show(stored)
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -197,7 +197,7 @@ def reproduce_command(
     from hw3lib.runs import schedule
     from hw3lib.runs.settings import OutOfTime
 
-    entries = _wanted(_seeds(seeds), only)
+    entries, device = _wanted(_seeds(seeds), only), _usable(device)
     deadline = _deadline(time_budget)
     if plan:
         _show_plan(entries, device)
@@ -277,6 +277,19 @@ def _parse(experiment: str, assignments: Sequence[str]) -> Settings:
             f"{experiment} has no setting {', '.join(sorted(unknown))}; it has {known}"
         )
     return kind(**values)
+
+
+def _usable(device: str | None) -> str | None:
+    """The name of a device that can compute."""
+    if device is not None:
+        import torch
+
+        try:
+            torch.zeros(1, device=device).item()
+        except (RuntimeError, AssertionError) as error:
+            (reason, *_) = str(error).splitlines()
+            raise ValueError(f"--device {device} cannot be used here: {reason}") from error
+    return device
 
 
 def _assignments(words: Sequence[str]) -> dict[str, Any]:

@@ -18,18 +18,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import platformdirs
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hw3lib import shapes
+from hw3lib.files import acquire, user_folder
 
 GREY_LEVELS = 16
 """Grey levels of a 4-bit pixel."""
-
-PADDING = 4
-"""Zero pixels around an image from which `augment` crops."""
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -97,11 +93,11 @@ class Dataset:
 
 def data_dir() -> Path:
     """The folder that holds the data sets: `HW3_DATA`, else the user's cache directory."""
-    return Path(os.environ.get("HW3_DATA") or platformdirs.user_cache_path("hw3lib") / "data")
+    return user_folder("HW3_DATA", "data")
 
 
 @lru_cache(maxsize=4)
-def load(name: str, root: Path | None = None) -> Dataset:
+def load(name: str, root: str | Path | None = None) -> Dataset:
     """Load a data set by name.
 
     Args:
@@ -116,7 +112,7 @@ def load(name: str, root: Path | None = None) -> Dataset:
     if name in EMBEDDED:
         arrays = EMBEDDED[name]()
     elif name in STORED:
-        arrays = _verified(name, root or data_dir())
+        arrays = _verified(name, Path(root or data_dir()))
     else:
         raise ValueError(f"unknown data set {name!r}; choose {_listed([*STORED, *EMBEDDED])}")
     digest = hashlib.sha256()
@@ -132,7 +128,7 @@ def load(name: str, root: Path | None = None) -> Dataset:
     )
 
 
-def download(name: str, root: Path | None = None) -> Path:
+def download(name: str, root: str | Path | None = None) -> Path:
     """Download a data set into `root`; it appears there only once it is whole and verified.
 
     Raises:
@@ -141,23 +137,41 @@ def download(name: str, root: Path | None = None) -> Path:
     """
     if name not in STORED:
         raise ValueError(f"{name!r} is not downloaded; choose {_listed(STORED)}")
+    stored, root = STORED[name], Path(root or data_dir())
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock, waited = acquire(root / f".{name}.lock", f"downloads {name}")
+        with lock:
+            if not (waited and _is_whole(name, root)):
+                _download(stored, name, root)
+    except DataError:
+        raise
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"{stored.title} could not be downloaded ({error}). {_ways_out(name, root)}"
+        ) from error
+    load.cache_clear()
+    return root
+
+
+def _is_whole(name: str, root: Path) -> bool:
+    try:
+        return bool(_verified(name, root))
+    except DataError:
+        return False
+
+
+def _download(stored: _Stored, name: str, root: Path) -> None:
     import torchvision
 
-    stored, root = STORED[name], root or data_dir()
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as part:
-        try:
-            getattr(torchvision.datasets, stored.title)(part, download=True)
-        except (OSError, RuntimeError) as error:
-            raise DataError(
-                f"{stored.title} could not be downloaded ({error}). {_ways_out(name, root)}"
-            ) from error
+    for left in root.glob(f".download-{name}-*"):  # by a killed process: this one has the lock
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(dir=root, prefix=f".download-{name}-") as part:
+        getattr(torchvision.datasets, stored.title)(part, download=True)
         _verified(name, Path(part))
         top = Path(stored.folder).parts[0]
         shutil.rmtree(root / top, ignore_errors=True)
         os.replace(Path(part) / top, root / top)
-    load.cache_clear()
-    return root
 
 
 def checksum(name: str) -> str:
@@ -195,71 +209,13 @@ def to_pixels(x: Tensor) -> Tensor:
     return x / torch.full((), 255, dtype=torch.float32, device=x.device)
 
 
-def draw_augmentation(num: int, generator: torch.Generator) -> Tensor:
-    """Random draws for `augment`, (num, 3) int64: flip 0 or 1, first row and column 0..8."""
-    flip = torch.randint(2, (num, 1), generator=generator)
-    corner = torch.randint(2 * PADDING + 1, (num, 2), generator=generator)
-    return torch.cat([flip, corner], dim=1)
-
-
-def augment(x: Tensor, draws: Tensor) -> Tensor:
-    """Crop each image from its copy with four zero pixels around it, then flip it or not.
-
-    The augmentation that residual networks are trained with on CIFAR-10 (He et al., 2016): the
-    same as torchvision's `RandomCrop(padding=4)` and `RandomHorizontalFlip`, one gather for the
-    whole batch on its device.
-
-    Args:
-        x: (N, C, H, W), any type.
-        draws: (N, 3) integers on the device of x, a row an image: flip 0 or 1, then the row and
-            column 0..8 of the padded image where the crop begins (4, 4: unmoved).
-
-    Raises:
-        ValueError: the shapes do not fit together, or a draw is out of range (looked at on the
-            CPU only: a GPU would have to be waited for).
-    """
-    _check_augmentation(x, draws)
-    n, c, h, w = x.shape
-    flip, top, left = draws.long().unsqueeze(2).unbind(1)  # (N, 1) each
-    columns = torch.arange(w, device=x.device)
-    columns = left + torch.where(flip > 0, columns.flip(0), columns)
-    rows = top + torch.arange(h, device=x.device)
-    # Positions in the flattened image: indexing by rows and columns is several times slower.
-    index = (rows[:, :, None] * (w + 2 * PADDING) + columns[:, None, :]).view(n, 1, h * w)
-    padded = F.pad(x, (PADDING,) * 4).flatten(2)
-    return padded.gather(2, index.expand(n, c, h * w)).view(n, c, h, w)
-
-
-def draw_squares(num: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Random draws for `erase`, (num, 2) int64: row and column of a pixel of the image."""
-    return torch.cat([torch.randint(s, (num, 1), generator=generator) for s in size], dim=1)
-
-
-def erase(x: Tensor, centres: Tensor, side: int) -> Tensor:
-    """Put the image's mean colour into a square of each image (cutout, DeVries & Taylor 2017).
-
-    Args:
-        x: (N, C, H, W) float.
-        centres: (N, 2) integers on the device of x, row and column of the square's centre; what
-            lies beyond the border is cut off.
-        side: of the square, in pixels.
-    """
-    distances = (
-        torch.arange(size, device=x.device) - centre[:, None] + side // 2
-        for size, centre in zip(x.shape[2:], centres.unbind(1), strict=True)
-    )
-    rows, columns = ((d >= 0) & (d < side) for d in distances)
-    inside = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
-    return torch.where(inside, x.mean((2, 3), keepdim=True), x)
-
-
 def train_val_split(num_examples: int, seed: int = 42) -> tuple[Tensor, Tensor]:
     """Indices of the course's split: nine tenths to train on, one tenth to validate on.
 
     For MNIST's 60,000 images these are the 54,000 and 6,000 that
     `torch.utils.data.random_split` draws from a generator seeded with 42.
     """
-    order = torch.randperm(num_examples, generator=torch.Generator().manual_seed(seed))
+    order = _shuffled(num_examples, torch.Generator().manual_seed(seed))
     cut = num_examples - num_examples // 10
     return order[:cut], order[cut:]
 
@@ -270,9 +226,15 @@ def test_split(num_examples: int, seed: int = 0) -> tuple[Tensor, Tensor]:  # no
     For CIFAR-10's 10,000 test images these are 7,500 and 2,500. The course drew them anew each
     time; here the seed fixes them.
     """
-    order = torch.randperm(num_examples, generator=generator(seed, "test split"))
+    order = _shuffled(num_examples, generator(seed, "test split"))
     cut = num_examples * 3 // 4
     return order[:cut], order[cut:]
+
+
+def _shuffled(num_examples: int, rng: torch.Generator) -> Tensor:
+    if num_examples < 0:
+        raise ValueError(f"{num_examples} examples cannot be split")
+    return torch.randperm(num_examples, generator=rng)
 
 
 def stratified_halves(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -300,25 +262,15 @@ def stratified_halves(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def generator(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
-    """A CPU generator for one use: equal arguments give equal numbers on every machine."""
+    """A CPU generator for one use: equal arguments give equal numbers on every machine.
+
+    Raises:
+        TypeError: `seed` or `epoch` is no integer; 1.0 would give other numbers than 1.
+    """
+    if not all(isinstance(number, (int, np.integer)) for number in (seed, epoch)):
+        raise TypeError(f"seed={seed!r}, epoch={epoch!r}: both must be integers")
     digest = hashlib.sha256(f"{seed}/{purpose}/{epoch}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
-
-
-def _check_augmentation(x: Tensor, draws: Tensor) -> None:
-    if x.ndim != 4 or draws.shape != (len(x), 3):
-        raise ValueError(
-            f"images have shape {tuple(x.shape)} and draws {tuple(draws.shape)}; they need "
-            "(N, C, H, W) and (N, 3) with the same N (draw_augmentation makes the draws)"
-        )
-    # Reading the values of a device tensor would make the host wait for it.
-    if draws.device.type == "cpu":
-        wrong = (draws < 0) | (draws > torch.tensor([1, 2 * PADDING, 2 * PADDING]))
-        if wrong.any():
-            raise ValueError(
-                f"draws {draws[wrong.any(1)][0].tolist()}: flip must be 0 or 1, row and column "
-                f"between 0 and {2 * PADDING}"
-            )
 
 
 def _channels_first(images: np.ndarray) -> Tensor:
@@ -349,7 +301,7 @@ def _verified(name: str, root: Path) -> dict[str, np.ndarray]:
     if folder.is_dir():
         return {
             key: _array(name, key, [folder / file for file in files], stored.read)
-            for key, files in stored.files.items()
+            for key, files in zip(ARRAYS, stored.files, strict=True)
         }
     if npz.is_file():
         return {key: _array(name, key, [npz], _read_npz) for key in ARRAYS}
@@ -371,14 +323,19 @@ def _array(name: str, key: str, paths: Sequence[Path], read: Reader) -> np.ndarr
                 f"kind of file. {remedy}"
             ) from error
     array = np.concatenate(parts) if len(parts) > 1 else parts[0]
-    if array.dtype.kind in "iu":  # people store labels in wide types
-        array = array.astype(np.uint8, copy=False)
+    seen = f"{array.dtype} of shape {array.shape}"
+    if array.dtype.kind in "iuf" and array.size:
+        low, high = array.min(), array.max()
+        seen += f", {low} to {high}"
+        if array.dtype.kind != "f" and low >= 0 and high <= 255:  # people store them in wide types
+            array = array.astype(np.uint8, copy=False)
     if hashlib.sha256(array.tobytes()).hexdigest() != SHA256[name][key]:
         folder, names = paths[0].parent, ", ".join(path.name for path in paths)
         file = str(paths[0]) if len(paths) == 1 else f"one of {names} in {folder}"
         raise DataError(
-            f"{file} holds other bytes than {name}'s {key} ({array.dtype}, shape {array.shape}, "
-            f"SHA-256 differs); it was altered or belongs to another data set. {remedy}"
+            f"{file} holds other bytes than {name}'s {key} ({seen}; its SHA-256 differs from that "
+            f"of the original, uint8 of shape {STORED[name].shape(key)}); it was altered or is of "
+            f"another data set. {remedy} Images of your own need no file: pass them as tensors."
         )
     return array.reshape(-1, *STORED[name].image_shape) if key[0] == "x" else array.reshape(-1)
 
@@ -398,7 +355,12 @@ def _read_idx(_key: str, path: Path) -> np.ndarray:
 
 
 def _read_batch(key: str, path: Path) -> np.ndarray:
-    """Images (N, 32, 32, 3) or labels (N,) of one of CIFAR-10's files, which are pickles."""
+    """Images (N, 32, 32, 3) or labels (N,) of one of CIFAR-10's files, which are pickles.
+
+    torchvision's reader would refuse a file with the same arrays that is not the original byte by
+    byte, and unpickles anything. A checksum before unpickling would refuse the former too, so
+    `_ArrayUnpickler` is what makes it safe: it calls no code that a file names.
+    """
     with path.open("rb") as file:
         batch = _ArrayUnpickler(file, encoding="latin1").load()
     if key.startswith("y"):
@@ -408,13 +370,14 @@ def _read_batch(key: str, path: Path) -> np.ndarray:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Makes arrays and nothing else, where a foreign pickle could run any code."""
+    """Makes arrays of numbers and nothing else, where a foreign pickle could run any code."""
 
     makers: ClassVar[dict[str, Any]] = {
         "ndarray": np.ndarray,
         "_reconstruct": np.empty(0).__reduce__()[0],
-        # The original files give flags as integers, of which NumPy 2.4.0 to 2.4.4 warn.
-        "dtype": lambda code, *_: np.dtype(code),
+        # The original files give flags as integers, of which NumPy 2.4.0 to 2.4.4 warn. A copy: the
+        # file may set its state, and NumPy's own must stay as it is.
+        "dtype": lambda code, *_: np.dtype({"u1": np.uint8, "i8": np.int64}[code], copy=True),
     }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -439,20 +402,14 @@ def _digits() -> dict[str, np.ndarray]:
     labels = small.target.astype(np.uint8)
     order = np.random.default_rng(0).permutation(len(images))
     train, test = order[:1440], order[1440:]
-    return {
-        "x_train": images[train],
-        "y_train": labels[train],
-        "x_test": images[test],
-        "y_test": labels[test],
-    }
+    parts = (images[train], labels[train], images[test], labels[test])
+    return dict(zip(ARRAYS, parts, strict=True))
 
 
 def _shapes() -> dict[str, np.ndarray]:
     """`hw3lib.shapes`: 4,000 pictures to train on and 1,000 others."""
-    x_train, y_train = shapes.draw(4000, seed=0)
-    x_test, y_test = shapes.draw(1000, seed=1)
-    tensors = (x_train, y_train, x_test, y_test)
-    return {key: tensor.numpy() for key, tensor in zip(ARRAYS, tensors, strict=True)}
+    parts = (*shapes.draw(4000, seed=0), *shapes.draw(1000, seed=1))
+    return {key: tensor.numpy() for key, tensor in zip(ARRAYS, parts, strict=True)}
 
 
 EMBEDDED = {"digits": _digits, "shapes": _shapes}
@@ -465,47 +422,49 @@ class _Stored:
     Attributes:
         title: torchvision's class.
         folder: where torchvision puts its files.
-        files: those that hold each array, in order.
+        files: for each of `ARRAYS`, those that hold it, in order.
         read: reads a file.
         image_shape: (H, W) or (H, W, 3).
+        sizes: training and test images.
         embedded: the data set to use without files.
     """
 
     title: str
     folder: str
-    files: dict[str, tuple[str, ...]]
+    files: tuple[tuple[str, ...], ...]
     read: Reader
     image_shape: tuple[int, ...]
+    sizes: tuple[int, int]
     embedded: str
 
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Shape of one of `ARRAYS`."""
+        num = self.sizes["test" in key]
+        return (num, *self.image_shape) if key.startswith("x") else (num,)
 
-_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 
 STORED = {
     "mnist": _Stored(
         title="MNIST",
         folder="MNIST/raw",
-        files={
-            "x_train": ("train-images-idx3-ubyte",),
-            "y_train": ("train-labels-idx1-ubyte",),
-            "x_test": ("t10k-images-idx3-ubyte",),
-            "y_test": ("t10k-labels-idx1-ubyte",),
-        },
+        files=(
+            ("train-images-idx3-ubyte",),
+            ("train-labels-idx1-ubyte",),
+            ("t10k-images-idx3-ubyte",),
+            ("t10k-labels-idx1-ubyte",),
+        ),
         read=_read_idx,
         image_shape=(28, 28),
+        sizes=(60_000, 10_000),
         embedded="digits",
     ),
     "cifar10": _Stored(
         title="CIFAR10",
         folder="cifar-10-batches-py",
-        files={
-            "x_train": _BATCHES,
-            "y_train": _BATCHES,
-            "x_test": ("test_batch",),
-            "y_test": ("test_batch",),
-        },
+        files=2 * (tuple(f"data_batch_{i}" for i in range(1, 6)),) + 2 * (("test_batch",),),
         read=_read_batch,
         image_shape=(32, 32, 3),
+        sizes=(50_000, 10_000),
         embedded="shapes",
     ),
 }

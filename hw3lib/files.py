@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,38 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> str:
 def sha256(path: Path) -> str:
     """Digest of a file's bytes, in hex digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def sealed(content: Mapping[str, Any]) -> str:
+    """JSON text of a content with the digest of that under `digest`.
+
+    A digest notices what was altered by accident or by hand; it is no signature.
+
+    Raises:
+        TypeError, ValueError: JSON cannot hold the content, such as a NaN.
+    """
+    plain = json.loads(json.dumps(content, allow_nan=False))
+    return json.dumps(plain | {"digest": _digest(plain)}, indent=1) + "\n"
+
+
+def unsealed(path: Path) -> dict[str, Any]:
+    """The content of a file of `sealed` text, without its digest.
+
+    Raises:
+        OSError, ValueError: it is not readable JSON, or its digest is missing or does not fit.
+    """
+    content = json.loads(path.read_text("utf-8"))
+    if not isinstance(content, dict) or "digest" not in content:
+        raise ValueError("it has no digest; it is of an older version, or of another kind")
+    if content.pop("digest") != _digest(content):
+        raise ValueError("it was altered since it was stored: its digest does not fit")
+    return content
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """However JSON lays a content out, the same numbers have the same."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def acquire(lock: Path, busy: str, timeout: float = -1) -> tuple[AbstractContextManager[Any], bool]:

@@ -132,10 +132,10 @@ def draw(num: int, seed: int) -> tuple[Tensor, Tensor]:
         Pictures (num, 32, 32, 3) and labels (num,), both uint8.
 
     Raises:
-        ValueError: `num` is negative.
+        ValueError: `num` or `seed` is negative or no integer.
     """
-    if num < 0:
-        raise ValueError(f"num={num}: the number of pictures cannot be negative")
+    if not (isinstance(num, int) and isinstance(seed, int) and num >= 0 and seed >= 0):
+        raise ValueError(f"num={num}, seed={seed}: both must be integers, 0 or more")
     images = torch.empty(num, SIZE, SIZE, 3, dtype=torch.uint8)
     labels = torch.arange(num).remainder(len(CLASSES)).to(torch.uint8)
     bits = np.random.PCG64(seed)

@@ -8,7 +8,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from hw3lib import cli, data, runs
+from hw3lib import cli, data, files, runs
 from hw3lib.experiments import catalog as plan
 from hw3lib.experiments.part1.marginal_likelihood import PosteriorGrid
 from hw3lib.experiments.part1.vae_training import TrainVAE
@@ -67,7 +67,7 @@ def test_a_stale_run_fails_verification_and_is_named():
     stored = runs.run(TINY)
     content = content_of(stored.path)
     content["canary"][0] *= 1.01
-    stored.path.write_text(store.stamped(content))
+    stored.path.write_text(files.sealed(content))
     answer = invoke("runs", "verify", TINY.key)
     assert answer.exit_code == 1
     assert f"STALE  {TINY.key}" in answer.output
@@ -87,7 +87,7 @@ def test_reproduce_computes_what_is_missing_and_publishes_what_is_fresh(monkeypa
     path = runs.find(TINY).path
     content = content_of(path)
     content["canary"][0] *= 1.01
-    path.write_text(store.stamped(content))
+    path.write_text(files.sealed(content))
     again = invoke("reproduce", "--publish")
     assert again.output.count("stored, published") == 1  # the fresh copy in the cache
     assert runs.find(TINY).verify() == 0
@@ -100,7 +100,7 @@ def test_a_stale_published_run_is_computed_once_and_then_found_in_the_cache(monk
     path = runs.find(TINY).path
     content = content_of(path)
     content["canary"][0] *= 1.01
-    path.write_text(store.stamped(content))
+    path.write_text(files.sealed(content))
     store._path(runs.cache_dir(), TINY).unlink()
     assert "computed in" in invoke("reproduce").output
     assert "stored" in invoke("reproduce").output

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,17 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> Path
         parameters: values in place of the defaults.
 
     Raises:
-        ValueError: the notebook has no parameter of such a name.
+        ValueError: the file is no notebook, or it has no parameter of such a name.
         RuntimeError: a cell failed; what was executed lies beside `output`.
     """
     import papermill
 
+    _check_notebook(notebook)
     known = papermill.inspect_notebook(str(notebook))
     if unknown := sorted(parameters.keys() - known.keys()):
         raise ValueError(
-            f"{notebook.name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}"
+            f"{notebook.name} has no parameter {', '.join(unknown)}; it has "
+            f"{', '.join(known) or 'none'}"
         )
     output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_name(f"{output.stem}.part.ipynb").resolve()
@@ -54,6 +57,18 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> Path
     return output
 
 
+def _check_notebook(path: Path) -> None:
+    """Papermill fails on other files in many ways, deep inside."""
+    import nbformat
+
+    try:
+        with warnings.catch_warnings(action="ignore"):  # cells without a name are cells
+            nbformat.validate(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, AttributeError, TypeError, nbformat.ValidationError) as error:
+        (reason, *_) = str(error).splitlines() or [""]
+        raise ValueError(f"{path} is not a notebook ({reason})") from error
+
+
 def glued(notebook: Path) -> dict[str, str]:
     """The numbers and words that an executed notebook quotes in its prose, by name.
 
@@ -73,7 +88,8 @@ def summary(notebooks: Iterable[Path]) -> pd.DataFrame:
         One row for each notebook and name: `mean`, `low`, `high` (NaN for one seed) and `n`.
 
     Raises:
-        ValueError: a file is unreadable, or two are the same notebook with the same parameters.
+        ValueError: a file is unreadable, no number is quoted, or two are the same notebook with
+            the same parameters.
     """
     values: dict[tuple[str, str], list[float]] = {}
     seen: dict[tuple[str, str], Path] = {}
@@ -86,6 +102,8 @@ def summary(notebooks: Iterable[Path]) -> pd.DataFrame:
             number = pd.to_numeric(text.split(" [")[0].replace(",", ""), errors="coerce")
             if pd.notna(number):
                 values.setdefault((origin, name), []).append(float(number))
+    if not values:
+        raise ValueError(f"no number is quoted in {', '.join(map(str, seen.values()))}")
     rows = {key: vars(mean_interval(found)) for key, found in sorted(values.items())}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high", "n"])
     table.index = pd.MultiIndex.from_tuples(table.index, names=["notebook", "name"])
@@ -100,7 +118,7 @@ def _read(path: Path) -> tuple[str, str, dict[str, str]]:
         origin = Path(record["input_path"]).stem
         parameters = json.dumps(record["parameters"], sort_keys=True)
         outputs = [output for cell in content["cells"] for output in cell.get("outputs", [])]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not a readable notebook that papermill executed ({error}); execute it again"
         ) from error

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, autocast, nn
 
-from hw3lib.data import augment, draw_augmentation, draw_squares, erase, to_pixels
+from hw3lib.augmentation import augment, draw_augmentation, draw_squares, erase
+from hw3lib.data import to_pixels
 from hw3lib.robust.attacks import FGSM, PGD
 from hw3lib.robust.checks import check_choice
 from hw3lib.robust.modes import evaluating, keeping_statistics

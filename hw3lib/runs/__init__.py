@@ -1,5 +1,6 @@
 """Runs: results that are found by their settings, or computed and kept. Knows no torch."""
 
+from hw3lib.runs.provenance import source
 from hw3lib.runs.schedule import expected_seconds
 from hw3lib.runs.settings import Context, Outcome, OutOfTime, RunError, Settings
 from hw3lib.runs.store import (
@@ -14,7 +15,6 @@ from hw3lib.runs.store import (
     published_seeds,
     read,
     run,
-    source,
     stored_runs,
 )
 

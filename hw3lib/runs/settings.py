@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -72,6 +72,17 @@ class Settings(BaseModel, ABC):
     # Settings that came later: unwritten at their defaults, so that older runs keep their keys.
     # Dataclasses among the settings, such as attacks, may name theirs in the same way.
     added_later: ClassVar[tuple[str, ...]] = ()
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_bool(cls, value: Any, info: ValidationInfo) -> Any:
+        """Yes and no are no numbers, though pydantic takes them for 1 and 0."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (
+            int,
+            float,
+        ):
+            raise ValueError("Input should be a number")
+        return value
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

@@ -10,18 +10,14 @@ nor models.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import logging
-import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +25,16 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-import hw3lib
-from hw3lib.files import acquire, remove_parts, sha256, user_folder, write_whole
+from hw3lib.files import (
+    acquire,
+    remove_parts,
+    sealed,
+    sha256,
+    unsealed,
+    user_folder,
+    write_whole,
+)
+from hw3lib.runs.provenance import provenance
 from hw3lib.runs.settings import Context, Outcome, OutOfTime, RunError, Settings
 
 logger = logging.getLogger("hw3lib")
@@ -158,7 +162,6 @@ def run(
     weights: bool = False,
     device: str | None = None,
     deadline: float | None = None,
-    root: Path | None = None,
 ) -> Run:
     """The stored run with these settings; computed and stored if there is none.
 
@@ -167,20 +170,13 @@ def run(
         weights: a run stored without weights does not do.
         device: torch's name of the device; None picks one.
         deadline: `time.monotonic()` by which to stop.
-        root: where a computed run is stored; default `cache_dir()`.
     """
     found = find(settings, weights=weights)
-    return found or compute(settings, device=device, deadline=deadline, root=root)
+    return found or compute(settings, device=device, deadline=deadline)
 
 
-def compute(
-    settings: Settings,
-    *,
-    device: str | None = None,
-    deadline: float | None = None,
-    root: Path | None = None,
-) -> Run:
-    """Compute a run, whether or not it is stored, and store it.
+def compute(settings: Settings, *, device: str | None = None, deadline: float | None = None) -> Run:
+    """Compute a run, whether or not it is stored, and store it in the user's cache.
 
     If another process is computing it, its result is waited for and taken.
 
@@ -188,17 +184,12 @@ def compute(
         OutOfTime: the deadline came first.
         RunError: the result cannot be stored; this is tried before anything is computed.
     """
+    path = _path(cache_dir(), settings)
     canary = settings.canary()
-    checkpoint, path = checkpoint_path(settings, canary), _path(root or cache_dir(), settings)
-    left = -1 if deadline is None else max(0.0, deadline - time.monotonic())
+    checkpoint = checkpoint_path(settings, canary)
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock, waited = acquire(
-                checkpoint.with_suffix(".lock"), f"computes {settings.describe()}", left
-            )
-        except TimeoutError as error:
-            raise OutOfTime(f"another process still computes {settings.describe()}") from error
+        lock, waited = _locked(settings, checkpoint, deadline)
     with lock:
         if waited and path.exists() and (theirs := read(path)).canary == canary:
             return theirs
@@ -214,6 +205,18 @@ def compute(
             # No longer run goes on from it, and a later computation must not take it for its own.
             checkpoint.unlink(missing_ok=True)
     return read(path)
+
+
+def _locked(
+    settings: Settings, checkpoint: Path, deadline: float | None
+) -> tuple[AbstractContextManager[Any], bool]:
+    """The lock of a run, see `acquire`; raises OutOfTime if another holds it too long."""
+    left = -1 if deadline is None else max(0.0, deadline - time.monotonic())
+    name = settings.describe()
+    try:
+        return acquire(checkpoint.with_suffix(".lock"), f"computes {name}", left)
+    except TimeoutError as error:
+        raise OutOfTime(f"another process still computes {name}") from error
 
 
 @contextmanager
@@ -261,27 +264,14 @@ def _store(
         "settings": settings.written(),
         "results": outcome.results,
         "canary": canary,
-        "provenance": _provenance(outcome, seconds) | settings.remarks(),
+        "provenance": provenance(outcome, seconds) | settings.remarks(),
         "sha256": files,
     }
     try:
-        text = stamped(content)
+        text = sealed(content)
     except (TypeError, ValueError) as error:
         raise RunError(f"{settings.describe()} gave what no JSON file holds: {error}") from error
     write_whole(path, partial(Path.write_text, data=text, encoding="utf-8"))
-
-
-def stamped(content: Mapping[str, Any]) -> str:
-    """The text of a result's file: its content and the digest of that."""
-    digest = {"digest": _digest(content)}
-    return json.dumps({**content, **digest}, indent=1, allow_nan=False) + "\n"
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    """SHA-256 of a result's content; however JSON lays it out, the same numbers have the same."""
-    plain = json.loads(json.dumps(content))
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def publish(settings: Settings, *, weights: bool) -> Run:
@@ -294,7 +284,7 @@ def publish(settings: Settings, *, weights: bool) -> Run:
     if not source.exists():
         raise RunError(f"{settings.describe()} is not in {cache_dir()}; compute it first")
     kept = {k: v for k, v in read(source).files.items() if weights or k != "safetensors"}
-    content = _content(source) | {"sha256": kept}
+    content = unsealed(source) | {"sha256": kept}
     target.parent.mkdir(parents=True, exist_ok=True)
     with acquire(cache_dir() / "publish.lock", "publishes")[0]:
         remove_parts(target)
@@ -303,7 +293,7 @@ def publish(settings: Settings, *, weights: bool) -> Run:
                 target.with_suffix(f".{suffix}"),
                 partial(shutil.copyfile, source.with_suffix(f".{suffix}")),
             )
-        write_whole(target, partial(Path.write_text, data=stamped(content), encoding="utf-8"))
+        write_whole(target, partial(Path.write_text, data=sealed(content), encoding="utf-8"))
     return read(target)
 
 
@@ -315,12 +305,10 @@ def read(path: Path) -> Run:
             or its settings are not of this version.
     """
     try:
-        content = _content(path)
+        content = unsealed(path)
         settings = Settings.registry[content["experiment"]](**content["settings"])
         results, made, canary = (content[k] for k in ("results", "provenance", "canary"))
         stored = Run(settings, results, made, canary, path, content["sha256"])
-    except RunError:
-        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"{path} is not a readable run ({type(error).__name__}: {error})") from error
     if settings.key != path.stem:
@@ -330,17 +318,6 @@ def read(path: Path) -> Run:
         if not beside.exists() or sha256(beside) != digest:
             raise RunError(f"{beside} is missing or altered")
     return stored
-
-
-def _content(path: Path) -> dict[str, Any]:
-    """What a result's file holds, without its digest, which has to fit."""
-    content: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    digest = content.pop("digest", None)
-    if digest is None:
-        raise RunError(f"{path} has no digest; it is of an older version, or was altered")
-    if digest != _digest(content):
-        raise RunError(f"{path} was altered since it was stored: its digest does not fit")
-    return content
 
 
 def published_seeds(settings: Settings, seeds: Iterable[int] = range(10)) -> list[Run]:
@@ -354,31 +331,15 @@ def published_seeds(settings: Settings, seeds: Iterable[int] = range(10)) -> lis
     return [asked, *(other for other in found if other and other.published)]
 
 
-def source(*used: Run) -> str:
-    """One line for the foot of a figure or table: which runs, seeds, devices and versions.
+def stored_runs(root: str | Path | None = None) -> Iterator[Run]:
+    """All readable runs below `root`; default all that are published, then all cached ones.
 
-    Without runs it says that the numbers were computed where they are shown.
+    Raises:
+        RunError: there is no such folder.
     """
-    if not used:
-        return f"Computed on this page · hw3lib {hw3lib.__version__}"
-    keys = list(dict.fromkeys(run.key[:8] for run in used))
-    seeds = {run.settings.seed for run in used if hasattr(run.settings, "seed")}
-    devices = {run.provenance["device"] for run in used}
-    versions = {run.provenance["version"] for run in used}
-    looks = {run.provenance["look"] for run in used if "look" in run.provenance}
-    parts = [
-        f"Run{'s' * (len(keys) > 1)} {', '.join(keys)}",
-        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))}" if seeds else "",
-        "; ".join(sorted(devices)),
-        f"hw3lib {', '.join(sorted(versions))}",
-        f"Of some of them: {'; '.join(sorted(looks))}" if looks else "",
-    ]
-    return " · ".join(part for part in parts if part)
-
-
-def stored_runs(root: Path | None = None) -> Iterator[Run]:
-    """All readable runs below `root`; default all that are published, then all cached ones."""
-    for folder in [root] if root else [PUBLISHED, cache_dir()]:
+    if root and not Path(root).is_dir():
+        raise RunError(f"there is no folder {root}")
+    for folder in [Path(root)] if root else [PUBLISHED, cache_dir()]:
         for path in sorted(folder.glob("*/*.json")):
             try:
                 yield read(path)
@@ -387,31 +348,6 @@ def stored_runs(root: Path | None = None) -> Iterator[Run]:
 
 
 def _path(root: Path, settings: Settings) -> Path:
+    if not isinstance(settings, Settings):
+        raise TypeError(f"{settings!r} is not settings of a run, such as `TrainVAE(beta=4)`")
     return root / settings.experiment / f"{settings.key}.json"
-
-
-def _provenance(outcome: Outcome, seconds: float) -> dict[str, Any]:
-    return {
-        "version": hw3lib.__version__,
-        "commit": _commit(),
-        "data": outcome.data,
-        "device": outcome.device,
-        "python": platform.python_version(),
-        "torch": importlib.metadata.version("torch"),
-        "seconds": round(seconds, 1),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-@lru_cache(maxsize=1)
-def _commit() -> str:
-    """The commit of the checkout that this package runs from, "-dirty" if it was changed."""
-    here = Path(__file__).parent
-    try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return "released"
-    return answer.stdout.strip()

@@ -25,7 +25,6 @@ import hw3lib
 from hw3lib import files, runs
 from hw3lib.experiments.catalog import published
 from hw3lib.experiments.part1.vae_training import TrainVAE
-from hw3lib.runs import store
 from hw3lib.runs.settings import Outcome, OutOfTime, RunError, Settings
 from hw3lib.vae import bounds
 
@@ -281,12 +280,12 @@ def test_no_changed_byte_of_a_published_result_is_read_as_another_content(tmp_pa
 )
 @examples(max_examples=50)
 def test_a_digest_depends_on_the_content_alone(results):
-    text = store.stamped({"results": results, "canary": (1.0, 2.0)})
+    text = files.sealed({"results": results, "canary": (1.0, 2.0)})
     content = json.loads(text)
     digest = content.pop("digest")
     assert content == {"results": results, "canary": [1.0, 2.0]}
-    assert json.loads(store.stamped(dict(reversed(content.items()))))["digest"] == digest
-    assert json.loads(store.stamped(content | {"canary": [1.0, 2.5]}))["digest"] != digest
+    assert json.loads(files.sealed(dict(reversed(content.items()))))["digest"] == digest
+    assert json.loads(files.sealed(content | {"canary": [1.0, 2.5]}))["digest"] != digest
 
 
 def test_weights_are_recomputed_where_they_did_not_ship(cache, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from hw3lib import data, runs, stats, training
+from hw3lib.augmentation import PADDING, augment
 from hw3lib.data import GREY_LEVELS
 from hw3lib.experiments.base import CPU, Experiment, device_of, outcome
 from hw3lib.robust.defenses import scores
@@ -212,5 +213,5 @@ def shift(x: Tensor, offsets: Tensor) -> Tensor:
         x: (N, H, W).
         offsets: (N, 2) pixels down and to the right, at most `MAX_SHIFT` either way.
     """
-    draws = F.pad(data.PADDING - offsets, (1, 0))  # no flip, then where the crop begins
-    return data.augment(x[:, None], draws)[:, 0]
+    draws = F.pad(PADDING - offsets, (1, 0))  # no flip, then where the crop begins
+    return augment(x[:, None], draws)[:, 0]
