@@ -1,9 +1,14 @@
 """The command line finds, computes, shows and verifies runs; errors are one line."""
 
 import json
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+from datetime import datetime
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -194,3 +199,83 @@ def test_help_imports_nothing_slow():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "reproduce" in done.stdout
+
+
+def test_the_package_is_a_command():
+    words = [sys.executable, "-m", "hw3lib", "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Usage: ")
+    assert "reproduce" in done.stdout
+
+
+SLEEPER = """
+import time
+from hw3lib import cli
+
+@cli.app.command("sleep")
+def sleep():
+    print("asleep", flush=True)
+    time.sleep(600)
+
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_whoever_stops_it_is_told_how_to_go_on(how, code, word):
+    words = [sys.executable, "-c", SLEEPER, "sleep"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, text=True, **pipes) as process:
+        assert process.stdout.readline() == "asleep\n"
+        process.send_signal(how)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert error.strip() == f"hw3: {word}; run the same command again to go on"
+
+
+def test_a_training_that_diverges_says_what_to_do():
+    answer = invoke("run", "vae_training", *WORDS, "learning_rate=1e30")
+    assert answer.exit_code == 1
+    assert "hw3: the training metrics are" in answer.stderr
+    assert "the run diverged" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_fault_that_nobody_foresaw_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(runs, "run", lambda *_, **__: {}["key"])
+    assert isinstance(invoke("run", "vae_training", *WORDS).exception, KeyError)
+
+
+def test_one_key_is_one_run_though_it_is_published_and_cached(monkeypatch):
+    runs.run(TINY)
+    runs.publish(TINY, weights=False)
+    shown = invoke("runs", "show", TINY.key)
+    assert shown.exit_code == 0
+    assert str(store.PUBLISHED) in shown.output.replace("\n", "")
+
+
+def test_a_wheel_is_the_same_bytes_whenever_it_is_built(tmp_path):
+    root = Path(cli.__file__).parents[1]
+    build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+    environment = {k: v for k, v in os.environ.items() if k != "SOURCE_DATE_EPOCH"}
+    wheels = []
+    for year in (2001, 2026):
+        tree, out = tmp_path / f"tree-{year}", tmp_path / f"out-{year}"
+        shutil.copytree(
+            root / "hw3lib", tree / "hw3lib", ignore=lambda *_: ["published", "__pycache__"]
+        )
+        for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+            shutil.copy(root / name, tree)
+        for path in tree.rglob("*"):
+            os.utime(path, (time := datetime(year, 1, 1).timestamp(), time))
+        out.mkdir()
+        subprocess.run(
+            [sys.executable, "-c", build, str(out)],
+            cwd=tree, env=environment, check=True, capture_output=True,
+        )  # fmt: skip
+        (wheel,) = out.iterdir()
+        wheels.append(wheel.read_bytes())
+    assert wheels[0] == wheels[1]

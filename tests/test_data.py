@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.functional import to_tensor
 
-from hw3lib import data
+from hw3lib import data, datafiles
 
 
 def stand_in(monkeypatch, name, shape, num_train, num_test):
@@ -29,7 +29,7 @@ def stand_in(monkeypatch, name, shape, num_train, num_test):
         "y_test": rng.integers(0, 10, num_test, dtype=np.uint8),
     }
     digests = {key: hashlib.sha256(array.tobytes()).hexdigest() for key, array in arrays.items()}
-    monkeypatch.setitem(data.SHA256, name, digests)
+    monkeypatch.setitem(datafiles.SHA256, name, digests)
     data.load.cache_clear()
     yield arrays
     data.load.cache_clear()
@@ -311,7 +311,7 @@ def test_a_strangers_arrays_are_told_what_is_wanted(tmp_path, small_mnist, kind)
     arrays = small_mnist | {key: make(small_mnist[key]) for key, make in FOREIGN[kind].items()}
     np.savez(tmp_path / "mnist.npz", **arrays)
     key = next(iter(FOREIGN[kind]))
-    wanted = data.STORED["mnist"].shape(key)
+    wanted = datafiles.STORED["mnist"].shape(key)
     with pytest.raises(data.DataError) as error:
         data.load("mnist", tmp_path)
     for part in (
@@ -324,10 +324,10 @@ def test_a_strangers_arrays_are_told_what_is_wanted(tmp_path, small_mnist, kind)
 
 
 def test_the_shapes_that_are_told_are_those_of_the_originals():
-    assert data.STORED["mnist"].shape("x_train") == (60_000, 28, 28)
-    assert data.STORED["mnist"].shape("y_test") == (10_000,)
-    assert data.STORED["cifar10"].shape("x_test") == (10_000, 32, 32, 3)
-    assert data.STORED["cifar10"].shape("y_train") == (50_000,)
+    assert datafiles.STORED["mnist"].shape("x_train") == (60_000, 28, 28)
+    assert datafiles.STORED["mnist"].shape("y_test") == (10_000,)
+    assert datafiles.STORED["cifar10"].shape("x_test") == (10_000, 32, 32, 3)
+    assert datafiles.STORED["cifar10"].shape("y_train") == (50_000,)
 
 
 def test_missing_cifar_names_its_three_ways_out(tmp_path):
@@ -414,7 +414,7 @@ def test_bytes_at_random_in_a_batch_are_refused_or_change_nothing(tmp_path, smal
         changed[places] = rng.integers(0, 256, len(places))
         path.write_bytes(changed.tobytes())
         try:
-            found = data._array("cifar10", "x_test", [path], data._read_batch)
+            found = datafiles._array("cifar10", "x_test", [path], datafiles._read_batch)
         except data.DataError:
             continue
         np.testing.assert_array_equal(found, small_cifar["x_test"])

@@ -556,3 +556,48 @@ def test_without_a_home_it_is_said_where_to_put_the_cache(monkeypatch):
     monkeypatch.setenv("HW3_CACHE", "~/runs")
     monkeypatch.setenv("HOME", "/elsewhere")
     assert runs.cache_dir() == Path("/elsewhere/runs")
+
+
+WRITER = """
+import itertools, time
+from typing import ClassVar
+import numpy as np
+from hw3lib import runs
+
+class Stamped(runs.Settings):
+    experiment: ClassVar[str] = "test_stamped"
+    seed: int
+
+    def compute(self, context):
+        now = float(time.time_ns())
+        return runs.Outcome({"now": now}, arrays={"now": np.full(10_000, now)})
+
+    def canary(self):
+        return []
+
+if __name__ == "__main__":
+    print("begins", flush=True)
+    for seed in itertools.cycle(range(3)):
+        runs.compute(Stamped(seed=seed))
+"""
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.long)])
+def test_a_kill_while_writing_leaves_a_whole_run_or_one_that_is_refused(tmp_path, kills):
+    script = tmp_path / "writer.py"
+    script.write_text(WRITER)
+    scope = {"__name__": "writer"}
+    exec(compile(WRITER, "writer", "exec"), scope)
+    rng = random.Random(kills)
+    for _ in range(kills):
+        process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+        process.stdout.readline()
+        time.sleep(rng.uniform(0, 0.2))
+        process.kill()
+        process.communicate()
+        for run in runs.stored_runs(runs.cache_dir()):
+            assert (run.arrays["now"] == run.results["now"]).all()
+    for seed in range(3):
+        runs.compute(scope["Stamped"](seed=seed))
+    assert len(list(runs.stored_runs(runs.cache_dir()))) == 3
+    assert not list(runs.cache_dir().glob("*/.*"))
