@@ -45,7 +45,7 @@ def configure(app: Sphinx, config: Any) -> None:
 
 
 def describe(
-    _app: Sphinx,
+    app: Sphinx,
     _page: str,
     _template: str,
     context: dict[str, Any],
@@ -55,6 +55,7 @@ def describe(
     scripts = {repr(_identity(script)): script for script in context["script_files"]}
     context["script_files"] = list(scripts.values())
     context["css_files"] = [css for css in context["css_files"] if "thebe" not in str(css.filename)]
+    context["card"] = f"{app.config.html_baseurl}/_static/card.png"
     context["card_alt"] = cover.CARD_ALT
     if doctree is not None:
         context["description"] = description_of(doctree)

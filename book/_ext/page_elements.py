@@ -77,7 +77,7 @@ class FoldSources(SphinxPostTransform):
             if "stream" in block["classes"] and block.astext().startswith(SOURCE):
                 text = block.astext().removeprefix(SOURCE).strip()
                 fold = f'<details class="source"><summary>Source</summary>{escape(text)}</details>'
-                block.replace_self(nodes.raw("", fold, format="html"))
+                block.parent.replace(block, nodes.raw("", fold, format="html"))
 
 
 def visit_fold(self: HTML5Translator, node: HideCodeCellNode) -> None:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from numpy.typing import ArrayLike, NDArray
 
-from hw3lib.book.picture import GROUND, WIDE, as_svg
+from hw3lib.book.picture import GROUND, WIDE, as_svg, as_thumbnail
 
 
 class SupportsInterval(Protocol):
@@ -53,9 +53,9 @@ def use_style() -> None:
 def sign(fig: Figure, source: str, columns: int | None = None) -> None:
     """Show a finished figure, and below it where it comes from.
 
-    In a notebook this displays the figure as an SVG (see `hw3lib.book.picture`) and prints the
-    source; the book makes a fold of the latter. Elsewhere it does nothing but note the source for
-    the metadata of a file that the figure is saved to.
+    In a notebook this displays the figure as an SVG (see `hw3lib.book.picture`), with a small PNG
+    for lists of figures, and prints the source; the book makes a fold of the latter. Elsewhere it
+    only notes the source for the metadata of a file that the figure is saved to.
 
     Args:
         fig: the figure, once it has its final size.
@@ -66,8 +66,8 @@ def sign(fig: Figure, source: str, columns: int | None = None) -> None:
     fig.canvas.print_figure = partial(fig.canvas.print_figure, metadata={"Source": source})  # type: ignore[method-assign]
     if get_ipython() is None:
         return
-    svg = as_svg(fig, source, columns)
-    display({"image/svg+xml": svg, "text/plain": repr(fig)}, raw=True)
+    shown = {"image/svg+xml": as_svg(fig, source, columns), "image/png": as_thumbnail(fig)}
+    display({**shown, "text/plain": repr(fig)}, raw=True)
     print(f"Source: {source}")
     plt.close(fig)
 

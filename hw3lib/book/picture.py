@@ -7,9 +7,12 @@ the dark ones turn greys around. Without a fragment, as in Jupyter, it is the wi
 
 from __future__ import annotations
 
+import base64
 import io
 import pickle
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from xml.sax.saxutils import escape, unescape
 
@@ -22,6 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
+from PIL import Image
 
 WIDE = 6.0
 """Inches up to which a figure can be read on a phone as it is."""
@@ -36,9 +40,12 @@ MANY_POINTS = 2_000
 
 MANY_COLUMNS = 4
 """Columns of panels up to which each panel stands in a row of its own on a phone."""
+THUMBNAIL = 360
+"""Pixels across of the small picture of a figure."""
 
 GREY = re.compile(r"(fill|stroke): #([0-9a-f]{2})\2\2")
 ROOT = re.compile(r'<svg [^>]*viewBox="([^"]+)"[^>]*>(.*)</svg>', re.DOTALL)
+EMBEDDED = re.compile(r"(data:image/png;base64,)([^\"]+)")
 CLOCK_AND_AUTHOR = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
@@ -98,6 +105,14 @@ def as_svg(fig: Figure, source: str, columns: int | None = None) -> str:
     )
 
 
+def as_thumbnail(fig: Figure) -> str:
+    """The figure as a small PNG on white, in base64."""
+    file = io.BytesIO()
+    dpi = THUMBNAIL / fig.get_figwidth()
+    fig.savefig(file, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+    return base64.b64encode(file.getvalue()).decode()
+
+
 def source_of(svg: str) -> str:
     """What `as_svg` was told about the source of the figure; empty for another file."""
     found = re.search(r"<metadata>([^<]*)</metadata>", svg)
@@ -126,20 +141,15 @@ def _turned(level: str) -> str:
 
 def _layout(fig: Figure, salt: str) -> Layout:
     file = io.StringIO()
-    many: list[Artist] = [a for a in fig.findobj(_is_dense) if not a.get_rasterized()]
-    for artist in many:
-        artist.set_rasterized(True)
     for text in fig.findobj(Text):
         box = text.get_bbox_patch()
         if box is not None and box.get_facecolor()[:3] == (1.0, 1.0, 1.0):
             box.set_facecolor(GROUND)
-    with plt.rc_context({"svg.hashsalt": salt, "svg.fonttype": "path"}):
+    with _as_pixels(fig), plt.rc_context({"svg.hashsalt": salt, "svg.fonttype": "path"}):
         fig.savefig(
             file, format="svg", dpi=200, bbox_inches="tight", facecolor="none",
             metadata=CLOCK_AND_AUTHOR,
         )  # fmt: skip
-    for artist in many:
-        artist.set_rasterized(False)
     found = ROOT.search(file.getvalue())
     assert found is not None
     width, height = map(float, found[1].split()[2:])
@@ -147,8 +157,38 @@ def _layout(fig: Figure, salt: str) -> Layout:
         r"<metadata>.*?</metadata>|<style .*?</style>|<!--.*?-->", "", found[2], flags=re.DOTALL
     )
     body = GREY.sub(lambda m: m[0] if m[2] == "ff" else f"{m[1]}: var(--g{m[2]})", body)
+    body = EMBEDDED.sub(lambda m: m[1] + _packed(m[2]), body)
     sizes = [float(t.get_fontsize()) for t in fig.findobj(Text) if t.get_visible() and t.get_text()]
     return Layout(body.strip(), width, height, min(sizes, default=99.0) * PHONE / width)
+
+
+def _packed(png: str) -> str:
+    """The same image in fewer bytes: without a channel for what is all opaque or grey."""
+    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA")
+    pixels = np.asarray(image)
+    if (pixels[..., 3] == 255).all():
+        grey = (pixels[..., :2] == pixels[..., 1:3]).all()
+        image = image.convert("L" if grey else "RGB")
+    image.save(file := io.BytesIO(), format="png", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@contextmanager
+def _as_pixels(fig: Figure) -> Iterator[None]:
+    """Draw crowds as one image, and images with their own pixels, which a screen enlarges."""
+    crowds = [artist for artist in fig.findobj(_is_dense) if not artist.get_rasterized()]
+    images = [
+        image for ax in fig.axes for image in ax.images if image.get_interpolation() == "nearest"
+    ]
+    for artist in crowds:
+        artist.set_rasterized(True)
+    for image in images:
+        image.set_interpolation("none")
+    yield
+    for artist in crowds:
+        artist.set_rasterized(False)
+    for image in images:
+        image.set_interpolation("nearest")
 
 
 def _is_dense(artist: Artist) -> bool:

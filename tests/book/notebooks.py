@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 
@@ -14,6 +15,9 @@ ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "book"
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
 QUESTIONS = [path for path in NOTEBOOKS if path.stem.startswith("q")]
+CHROMIUM = next(
+    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
+)
 GLUED = "application/papermill.record/"
 # Of what no run gave: computed in the notebook, or timed by the benchmarks.
 OTHER_SOURCE = r"Computed on this page · hw3lib \S+|Timed on .+ · torch \S+ · hw3lib \S+"

@@ -6,8 +6,10 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from hw3lib.book import explorer
+from tests.book.notebooks import CHROMIUM
 
 
 def tiles(rows=3, columns=4, size=28):
@@ -69,3 +71,66 @@ def test_shapes_and_names_that_do_not_fit_are_refused():
         explorer.explorer(tiles(), (range(3), range(3)), ["t"] * 12, name="x")
     with pytest.raises(ValueError, match="letters"):
         page(tiles(), name='x" onload="')
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM:
+        pytest.skip("no Chromium on this machine")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield browser
+        browser.close()
+
+
+@pytest.mark.browser
+def test_it_follows_mouse_touch_and_keys_and_keeps_a_tile_that_is_clicked(browser, tmp_path):
+    (tmp_path / "page.html").write_text(
+        "<!doctype html>" + page(tiles()) + "<p>" + 200 * "text<br>"
+    )
+    tab = browser.new_page(viewport={"width": 390, "height": 844}, has_touch=True)
+    tab.goto((tmp_path / "page.html").as_uri())
+    plane, said = tab.locator(".plane"), tab.locator("output")
+    box = plane.bounding_box()
+
+    def over(row, column):
+        return box["x"] + box["width"] * (column + 0.5) / 4, box["y"] + box["height"] * (
+            row + 0.5
+        ) / 3
+
+    tab.mouse.move(*over(2, 1))
+    assert "tile 9" in said.inner_text()
+    tab.mouse.click(*over(0, 3))
+    tab.mouse.move(*over(1, 1))
+    assert "tile 3" in said.inner_text()
+    tab.mouse.click(*over(1, 1))
+    tab.mouse.move(*over(2, 2))
+    assert "tile 10" in said.inner_text()
+    plane.focus()
+    tab.keyboard.press("ArrowUp")
+    tab.keyboard.press("Home")
+    assert "tile 4" in said.inner_text()
+    tab.touchscreen.tap(*over(0, 0))
+    assert "tile 0" in said.inner_text()
+    # A finger that moves up or down over the plane scrolls the page.
+    assert plane.evaluate("plane => getComputedStyle(plane).touchAction") == "pan-y"
+    tab.close()
+
+
+@pytest.mark.browser
+def test_it_shows_the_tile_itself(browser, tmp_path):
+    x = tiles()
+    (tmp_path / "page.html").write_text("<!doctype html>" + page(x))
+    tab = browser.new_page()
+    tab.goto((tmp_path / "page.html").as_uri())
+    plane = tab.locator(".plane")
+    plane.focus()
+    for keys, (row, column) in ((["Home"], (1, 0)), (["ArrowDown", "End"], (2, 3))):
+        for key in keys:
+            tab.keyboard.press(key)
+        pixels = tab.locator("canvas").evaluate(
+            "c => Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)"
+        )
+        shown = np.array(pixels).reshape(28, 28, 4)[..., 0] / 17
+        assert np.abs(shown - x[row, column]).max() <= 0.5 + 1e-9
+    tab.close()

@@ -92,6 +92,6 @@ def test_in_a_notebook_a_signed_figure_is_shown_once_with_its_source_below():
     )
     notebook = NotebookClient(new_notebook(cells=[new_code_cell(code)])).execute()
     shown, line = notebook.cells[0].outputs
-    assert set(shown.data) == {"image/svg+xml", "text/plain"}
+    assert set(shown.data) == {"image/svg+xml", "image/png", "text/plain"}
     assert source_of(shown.data["image/svg+xml"]) == "Run 01234567 · <cpu>"
     assert line.text == "Source: Run 01234567 · <cpu>\n"

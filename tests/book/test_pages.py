@@ -1,7 +1,7 @@
 """Every built page, as its reader gets it: `make pages`."""
 
 import re
-import shutil
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -9,15 +9,12 @@ from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
 
-from tests.book.notebooks import ROOT
+from tests.book.notebooks import CHROMIUM, ROOT
 
 HTML = ROOT / "_build" / "html"
 # What Sphinx makes for itself, and the redirect to the first page.
 GENERATED = {"genindex.html", "py-modindex.html", "search.html", "index.html", "prf-prf.html"}
 PAGES = sorted(path for path in HTML.glob("*.html") if path.name not in GENERATED)
-CHROMIUM = next(
-    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
-)
 # MyST, LaTeX or reST that reached the reader unprocessed.
 RAW_MARKUP = re.compile(
     r"\{(?:eq|ref|numref|doc|cite|glue|math|code-cell|exercise|solution)[^}]*\}`?|\$\$|^:::|```|"
@@ -58,6 +55,9 @@ def test_every_image_exists_and_is_described(page, article):
         source = urlsplit(image["src"])
         if not source.scheme:
             assert (page.parent / unquote(source.path)).is_file(), image
+        if "thumbnail" in image.get("class", []):
+            assert image["alt"] == ""  # the title beside it says where it leads
+            continue
         # Without an alt text Sphinx repeats the file's name.
         assert image.get("alt", "").strip(), image
         assert not image["alt"].endswith((".png", ".svg", ".jpg")), image
@@ -85,30 +85,157 @@ def browser():
         browser.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_page_in_a_browser(browser, page, scheme):
-    """It renders without a network and without errors, and axe-core finds nothing serious."""
-    context = browser.new_context(color_scheme=scheme, reduced_motion="reduce")
-    context.set_offline(True)
-    tab = context.new_page()
-    errors = []
-    tab.on("pageerror", lambda error: errors.append(str(error)))
-    tab.goto(page.as_uri())
-    tab.wait_for_function("!window.MathJax || MathJax.startup.promise.then(() => true)")
+SCREENS = {390: 844, 1440: 900}
+"""Height of a phone's and of a desk's screen by its width, in CSS pixels."""
+SMALLEST_TEXT = 9
+"""CSS pixels of a figure's smallest text on a phone."""
+SHARED, FORMULAS, ONE_PICTURE = 350_000, 900_000, 500_000
+"""Bytes of what all pages load, of what sets formulas, and of one picture."""
 
-    # The theme declares this constant twice on every page; nothing on the pages uses it.
-    assert [error for error in errors if "THEBE_JS_URL" not in error] == []
-    assert tab.locator("html").get_attribute("data-theme") == scheme
+NOT_LOADED = """async images => {
+  const seen = images.filter(i => i.checkVisibility());
+  for (const i of seen) i.loading = "eager";
+  await Promise.all(seen.map(i => i.decode().catch(() => 0)));
+  return seen.filter(i => !i.naturalWidth).map(i => i.src);
+}"""
+CUT = """boxes => boxes.filter(b => b.checkVisibility() && b.scrollWidth > b.clientWidth + 1)
+  .map(b => b.textContent.trim().slice(0, 80))"""
+FIRST_PICTURE = """images => images.filter(i => i.checkVisibility())
+  .map(i => i.getBoundingClientRect().top + scrollY).sort((a, b) => a - b)[0]"""
+
+
+class Visit:
+    """A page in a browser, with all that it says and asks for."""
+
+    def __init__(self, browser, page, width):
+        self.context = browser.new_context(
+            viewport={"width": width, "height": SCREENS[width]}, reduced_motion="reduce"
+        )
+        self.context.set_offline(True)
+        self.tab = self.context.new_page()
+        self.said, self.asked, self.failed = [], set(), []
+        self.tab.on("console", lambda message: self.said.append(message.text))
+        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
+        self.tab.on("request", lambda request: self.asked.add(request.url))
+        self.tab.on("requestfailed", lambda request: self.failed.append(request.url))
+        self.tab.goto(page.as_uri())
+        self.tab.wait_for_function(
+            "!window.MathJax || MathJax.startup?.promise?.then(() => true)", timeout=60_000
+        )
+
+    def all(self, selector, script):
+        return self.tab.locator(f"article.bd-article {selector}").evaluate_all(script)
+
+    def files(self):
+        paths = {Path(unquote(urlsplit(url).path)) for url in self.asked if url.startswith("file:")}
+        return {path: path.stat().st_size for path in paths if path.is_file()}
+
+
+@pytest.fixture(params=SCREENS, ids=lambda width: f"{width}px")
+def visit(request, browser, page):
+    visit = Visit(browser, page, request.param)
+    yield visit
+    visit.context.close()
+
+
+def test_page_in_a_browser(visit, page):
+    """On a phone and a desk, light and dark, it shows all of itself and needs nothing else."""
+    tab, width = visit.tab, visit.tab.viewport_size["width"]
+    for scheme in ("light", "dark"):
+        tab.emulate_media(color_scheme=scheme)
+        tab.wait_for_function(f"document.documentElement.dataset.theme == '{scheme}'")
+        assert visit.all("img", NOT_LOADED) == []
+        assert violations(tab) == []
+        # A table, a formula or code that is too wide scrolls in a box of its own.
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
     assert tab.locator("mjx-merror").count() == 0
-    broken = "images => images.filter(i => !i.naturalWidth).map(i => i.src)"
-    assert tab.locator("article.bd-article img").evaluate_all(broken) == []
-    # Of what axe-core finds, docutils' own markup of citations is not ours to change.
-    violations = Axe().run(tab, context="article.bd-article").response["violations"]
-    assert [
+    if width > 1000:
+        assert visit.all("pre", CUT) == []
+        assert visit.all("div.math", CUT) == []
+    if page.stem.startswith("q") or page.stem == "intro":
+        assert visit.all("img", FIRST_PICTURE) < 2 * SCREENS[width]
+    assert visit.said == []
+    assert visit.failed == []
+    assert [url for url in visit.asked if not url.startswith(("file:", "data:"))] == []
+    assert weight_faults(page, visit.files()) == []
+
+
+def violations(tab):
+    """What axe-core finds; docutils' own markup of citations is not ours to change."""
+    found = Axe().run(tab, context="article.bd-article").response["violations"]
+    return [
         (violation["id"], node["html"][:200])
-        for violation in violations
-        if violation["impact"] in ("serious", "critical")
+        for violation in found
         for node in violation["nodes"]
         if 'class="citation-list"' not in node["html"]
-    ] == []
-    context.close()
+    ]
+
+
+def weight_faults(page, files):
+    pictures = {file: size for file, size in files.items() if "_images" in file.parts}
+    formulas = {file: size for file, size in files.items() if "mathjax" in file.parts}
+    shared = sum(files.values()) - sum(pictures.values()) - sum(formulas.values())
+    shared -= page.stat().st_size
+    return [
+        *(
+            f"{file.name} has {size:,} bytes"
+            for file, size in pictures.items()
+            if size > ONE_PICTURE
+        ),
+        *([f"formulas take {n:,} bytes"] if (n := sum(formulas.values())) > FORMULAS else []),
+        *([f"the page loads {shared:,} bytes beside its own"] if shared > SHARED else []),
+    ]
+
+
+def test_every_figure_can_be_read_on_a_phone(page, article):
+    for image in article.select("img.figure"):
+        head = (page.parent / urlsplit(image["src"]).path).read_text(encoding="utf-8")[:500]
+        assert float(re.search(r'data-text="([\d.]+)"', head)[1]) >= SMALLEST_TEXT, image["alt"]
+
+
+def test_every_figure_is_of_the_book_and_tells_its_source(article):
+    """Of a notebook's pictures each has a view for the dark, and a fold below it."""
+    for figure in article.select("div.cell_output figure"):
+        assert figure.select("img.figure"), figure
+        assert figure.find_parent("div", class_="cell_output").select("details.source"), figure
+
+
+def test_every_fold_says_what_it_holds(article):
+    names = [summary.get_text() for summary in article.select("details.fold > summary")]
+    assert not {"Code", "Show code cell source", "Code of Fig. "} & set(names)
+
+
+@pytest.mark.parametrize("name", ["description", "og:title", "og:image", "og:description"])
+def test_a_link_to_a_page_can_say_what_it_is(page, name):
+    soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+    field = "property" if name.startswith("og:") else "name"
+    (meta,) = soup.select(f'meta[{field}="{name}"]')
+    assert meta["content"].strip()
+    if name == "og:image":
+        assert (HTML / "_static" / meta["content"].rsplit("/", 1)[1]).is_file()
+
+
+def test_a_term_shows_what_it_means(browser):
+    """With the pointer and with the keyboard."""
+    page = next(path for path in PAGES if path.stem == "notation")
+    visit = Visit(browser, page, 1440)
+    term = visit.tab.locator("a.term").first
+    for way in (term.hover, term.focus):
+        way()
+        tip = visit.tab.locator(".tooltip")
+        tip.wait_for()
+        assert "logarithm" in tip.inner_text() or "Negative" in tip.inner_text()
+        visit.tab.mouse.move(0, 0)
+        term.blur()
+        tip.wait_for(state="detached")
+    visit.context.close()
+
+
+def test_the_map_leads_to_every_question():
+    soup = BeautifulSoup((HTML / "intro.html").read_text(encoding="utf-8"), "html.parser")
+    cards = soup.select(".question-card")
+    leads = [card.select_one("a")["href"] for card in cards]
+    assert leads == sorted(page.name for page in PAGES if page.name.startswith("q"))
+    for card in cards:
+        assert card.select_one("img.thumbnail"), card
+        assert re.search(r"\d+ min$", card.get_text().strip()), card
