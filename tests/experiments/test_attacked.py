@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
-from hw3lib import runs
+from hw3lib import runs, stats
 from hw3lib.experiments.part2.attacked import (
     COURSE_FGSM,
     AdversarialPictures,
     UnderAttack,
     honest,
+    outcomes,
     over_seeds,
 )
-from hw3lib.robust.attacks import FGSM, PGD
+from hw3lib.robust.attacks import FGSM, PGD, SignNoise
 from tests.experiments.tiny import TINY, stored
 
 
@@ -56,9 +57,17 @@ def test_another_seed_is_of_the_network_and_of_the_attack():
 def test_accuracies_over_seeds_are_means_over_networks(cache):
     study = UnderAttack(model=TINY, images="course")
     trained = [stored(study.reseeded(seed)) for seed in (0, 1)]
-    clean = [honest(run)["clean"].value for run in trained]
+    clean = np.array([outcomes(run)["clean"] for run in trained])
     over = over_seeds(trained)["clean"]
-    assert over.value == pytest.approx(sum(clean) / 2)
-    assert over.low <= min(clean)
-    assert max(clean) <= over.high
-    assert over.n == 2
+    assert over == stats.two_way_interval(clean)
+    assert over.value == pytest.approx(clean.mean())
+
+
+def test_a_run_says_itself_which_row_is_which_attack(cache):
+    one, other = SignNoise(0.01), SignNoise(0.5)
+    run = stored(UnderAttack(model=TINY, attacks=(one, other), images="course"))
+    assert list(outcomes(run, {"b": other, "a": one})) == ["clean", "b", "a"]
+    assert (outcomes(run, {"b": other})["b"] == run.arrays["right"][2]).all()
+    assert honest(run, {"b": other})["b"].value == run.results["honest"][2]["value"]
+    with pytest.raises(ValueError, match="has no random signs, FGSM, PGD"):
+        outcomes(run)

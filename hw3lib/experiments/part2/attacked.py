@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from hw3lib.robust.evaluate import accuracy, correct, course_accuracy, withstood
 from hw3lib.robust.modes import Classifier
 from hw3lib.runs.settings import Context, Outcome
 from hw3lib.runs.store import Run
-from hw3lib.stats import Interval, mean_interval
+from hw3lib.stats import Interval, two_way_interval
 
 AnyAttack = Annotated[FGSM | PGD | SignNoise, Field(discriminator="kind")]
 
@@ -220,29 +220,41 @@ def counted(right: Tensor, in_course: Tensor) -> dict[str, list[dict[str, Any]]]
     }
 
 
-def outcomes(run: Run) -> dict[str, NDArray[np.bool_]]:
-    """Where the network is right, (N,) each, before ("clean") and after each attack of `SUITE`."""
-    return dict(zip(["clean", *SUITE], run.arrays["right"], strict=True))
+def outcomes(run: Run, attacks: Mapping[str, AnyAttack] = SUITE) -> dict[str, NDArray[np.bool_]]:
+    """Where the network is right, (N,) each, before ("clean") and after each of these attacks."""
+    return {name: run.arrays["right"][row] for name, row in _rows(run, attacks).items()}
 
 
-def intervals(run: Run) -> dict[str, dict[str, Interval]]:
+def intervals(run: Run, attacks: Mapping[str, AnyAttack] = SUITE) -> dict[str, dict[str, Interval]]:
     """Accuracies in both protocols: `intervals(run)["FGSM"]["course"]`, or "honest"."""
     kinds = ("course", "honest")
     return {
-        name: {kind: Interval(**run.results[kind][i]) for kind in kinds}
-        for i, name in enumerate(["clean", *SUITE])
+        name: {kind: Interval(**run.results[kind][row]) for kind in kinds}
+        for name, row in _rows(run, attacks).items()
     }
 
 
-def honest(run: Run) -> dict[str, Interval]:
+def honest(run: Run, attacks: Mapping[str, AnyAttack] = SUITE) -> dict[str, Interval]:
     """Accuracies on all test images, by attack."""
-    return {name: both["honest"] for name, both in intervals(run).items()}
+    return {name: both["honest"] for name, both in intervals(run, attacks).items()}
 
 
-def over_seeds(trained: Sequence[Run]) -> dict[str, Interval]:
+def over_seeds(
+    trained: Sequence[Run], attacks: Mapping[str, AnyAttack] = SUITE
+) -> dict[str, Interval]:
     """Mean accuracies of networks of several seeds on all test images, by attack.
 
-    The intervals are over the networks (Student's t).
+    The intervals are over seeds and images at once, see `stats.two_way_interval`.
     """
-    found = [honest(run) for run in trained]
-    return {name: mean_interval([one[name].value for one in found]) for name in found[0]}
+    found = [outcomes(run, attacks) for run in trained]
+    return {name: two_way_interval(np.stack([one[name] for one in found])) for name in found[0]}
+
+
+def _rows(run: Run, attacks: Mapping[str, AnyAttack]) -> dict[str, int]:
+    """Which row of a run is which attack, as its settings say."""
+    asked = cast(UnderAttack, run.settings).attacks
+    if missing := [name for name, attack in attacks.items() if attack not in asked]:
+        raise ValueError(
+            f"the run has no {', '.join(missing)}; it has {', '.join(map(repr, asked))}"
+        )
+    return {"clean": 0} | {name: 1 + asked.index(attack) for name, attack in attacks.items()}
