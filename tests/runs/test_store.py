@@ -337,6 +337,17 @@ def test_a_canary_that_changed_makes_a_run_stale(monkeypatch):
         stored.verify()
 
 
+def test_other_data_make_a_run_stale(monkeypatch):
+    stored = runs.run(Square(side=2))  # made from data called "none"
+    for now, message in (("none", None), (None, None), ("others", "which are now others")):
+        monkeypatch.setattr(Square, "data_checksum", lambda _self, now=now: now)
+        if message is None:
+            assert stored.verify() == 0
+        else:
+            with pytest.raises(RunError, match=message):
+                stored.verify()
+
+
 @pytest.fixture(scope="module")
 def published_sweep_run():
     """The shipped run with the strongest KL weight."""
