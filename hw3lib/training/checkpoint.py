@@ -75,8 +75,9 @@ class Keeper:
         seconds: write no more often than this.
     """
 
-    def __init__(self, path: Path | None, parts: Parts, epochs: int, seconds: float) -> None:
-        self.path, self.parts, self.epochs, self.seconds = path, parts, epochs, seconds
+    def __init__(self, path: Path | str | None, parts: Parts, epochs: int, seconds: float) -> None:
+        self.path = Path(path) if path else None
+        self.parts, self.epochs, self.seconds = parts, epochs, seconds
         self._why_not = "it was given no checkpoint file"
         self._held = 0  # epochs in the file
         self._latest: tuple[Progress, dict[str, Any]] | None = None  # not in the file yet

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Collection, Iterator
@@ -46,7 +47,7 @@ def fit(
     select: str | None = None,
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
     snapshots: Collection[int] = (),
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     checkpoint_seconds: float = 10.0,
     deadline: float | None = None,
     label: str = "training",
@@ -61,8 +62,7 @@ def fit(
         select: the validation score of which the lowest is the best; by default the last one.
         scheduler: of the learning rate, stepped after every batch.
         snapshots: epochs after which the weights are kept (0 is before training).
-        checkpoint: file to resume from and to write to, also when interrupted. A run of more epochs
-            goes on where a shorter one with the same file ended.
+        checkpoint: file to resume from, also with more epochs, and to write, also when interrupted.
         checkpoint_seconds, label: write no more often than this; what bar and log call the run.
         deadline: `time.monotonic()` by which to stop; see `OutOfTime`.
 
@@ -168,12 +168,14 @@ class _Training:
 
     def _bar(self, done: int, batches: int | None) -> tqdm[Any]:
         """A bar that counts batches; it shows if somebody watches: a terminal or a notebook."""
+        watched = sys.stderr.isatty() or "ipykernel" in sys.modules
+        off = bool(os.environ.get("TQDM_DISABLE"))
         return tqdm(
             total=batches and batches * self.epochs,
             initial=done * (batches or 0),
             desc=self.label,
             unit="batch",
-            disable=not (sys.stderr.isatty() or "ipykernel" in sys.modules),
+            disable=off or not watched,
         )
 
 

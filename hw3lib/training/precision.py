@@ -46,6 +46,8 @@ def bfloat16_pays(device: torch.device, *, weights: bool = True) -> bool:
         return asked == "bfloat16"
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return bool(native()) and _remembered(weights) == "bfloat16"
 

@@ -44,8 +44,15 @@ class Parts:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
-        return next(self.model.parameters()).device
+        """Where the model is.
+
+        Raises:
+            ValueError: it has no parameters.
+        """
+        first = next(self.model.parameters(), None)
+        if first is None:
+            raise ValueError("the model has no parameters, so there is nothing to train")
+        return first.device
 
     def state(self) -> dict[str, Any]:
         """The states of all parts, by name."""

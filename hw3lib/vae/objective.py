@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -51,10 +53,11 @@ def evaluate_elbo(
 
     Every image has equal weight, also those of a ragged last batch.
     """
-    nll, kl = torch.zeros(2, dtype=torch.float64, device=images.device)
+    nll, kl = [], []
     for x, e in zip(images.split(batch_size), noise.split(batch_size), strict=True):
         terms = elbo_terms(model, x, e)
-        nll += terms.nll.double().sum()
-        kl += terms.kl.double().sum()
-    mean_nll, mean_kl = float(nll) / len(images), float(kl) / len(images)
+        nll.append(terms.nll)
+        kl.append(terms.kl.flatten())
+    # Added in float64 on the host, which not every device has.
+    mean_nll, mean_kl = (math.fsum(torch.cat(part).tolist()) / len(images) for part in (nll, kl))
     return {"nll": mean_nll, "kl": mean_kl, "bpd": bits_per_dim(mean_nll + mean_kl)}
