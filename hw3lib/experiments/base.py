@@ -1,20 +1,22 @@
-"""What every experiment repeats: its device, its blocks, its outcome, the inputs of its canary."""
+"""What experiments repeat: device, blocks, training, outcome, the inputs of a canary."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from abc import ABC
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt
 from numpy.typing import ArrayLike
-from torch import Tensor
+from torch import Tensor, nn
 
-from hw3lib import data
+from hw3lib import data, training
 from hw3lib.runs import Context, Outcome, OutOfTime, Settings
+from hw3lib.runs.settings import Arrays
 from hw3lib.training import device_name, load, pick_device, save
 
 CPU = torch.device("cpu")
@@ -38,11 +40,67 @@ class Experiment(Settings, ABC):
         """Says so where an attack followed another gradient than that of the network itself."""
         return {"look": FAST_LOOK} if '"look":"fast"' in self.canonical() else {}
 
-    @contextlib.contextmanager
-    def environment(self) -> Iterator[None]:
-        """See `repeatable`."""
-        with repeatable():
-            yield
+    def environment(self) -> contextlib.AbstractContextManager[None]:
+        return repeatable()
+
+
+class Training(Experiment):
+    """Settings of a training.
+
+    Attributes:
+        epochs, batch_size, learning_rate: of the optimizer.
+        seed: of the initial weights, the order of the examples, and all noise.
+    """
+
+    epochs: Annotated[int, Ge(0)]
+    batch_size: Annotated[int, Ge(1)] = 128
+    learning_rate: Annotated[float, Gt(0)] = 1e-3
+    seed: int = 0
+
+    @property
+    def checkpoint_key(self) -> str:
+        """Runs that differ only in their epochs share a checkpoint: the longer one goes on."""
+        return self.changed(epochs=0).key
+
+    def loop(
+        self,
+        model: nn.Module,
+        objective: training.Objective,
+        optimizer: torch.optim.Optimizer,
+        **options: Any,
+    ) -> training.Progress:
+        """`hw3lib.training.fit` with these settings; `options` go to it."""
+        own = {name: getattr(self, name) for name in ("epochs", "batch_size", "seed")}
+        options = {"label": self.describe(), **own, **options}
+        return training.fit(model, objective, optimizer, **options)
+
+    def first_losses(
+        self,
+        model: nn.Module,
+        objective: training.Objective,
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+        *,
+        steps: int = 10,
+    ) -> list[float]:
+        """Losses of the first batches of 32 examples, for canaries."""
+        parts = training.Parts(model, optimizer, scheduler)
+        draws = objective.draw(data.generator(self.seed, "noise", 1))
+        return training.first_losses(parts, objective, draws, steps, 32)
+
+
+def course_of(progress: training.Progress, model: nn.Module) -> dict[str, Any]:
+    """What every training stores of its course."""
+    return {
+        "history": progress.history,
+        "best_epoch": progress.best_epoch,
+        "num_parameters": sum(p.numel() for p in model.parameters()),
+    }
+
+
+def tensors(weights: Arrays) -> dict[str, Tensor]:
+    """Stored weights as a state of a model."""
+    return {name: torch.from_numpy(value) for name, value in weights.items()}
 
 
 def repeatable() -> contextlib.AbstractContextManager[None]:
@@ -121,15 +179,6 @@ def resumable_blocks(
 def embedded_digits(num: int) -> Tensor:
     """Grey levels (num, 28, 28) of the first embedded test digits, for canaries."""
     return data.quantize(data.load("digits").x_test[:num])
-
-
-def embedded_shapes(num: int) -> tuple[Tensor, Tensor]:
-    """Pixels (num, 3, 32, 32) and labels of the first embedded test shapes, for canaries.
-
-    In float64: the sign of a gradient must not hang on rounding, which every processor makes anew.
-    """
-    dataset = data.load("shapes")
-    return data.to_pixels(dataset.x_test[:num]).double(), dataset.y_test[:num]
 
 
 def _dataset_name(settings: Settings) -> str | None:

@@ -21,7 +21,8 @@ from hw3lib.experiments.part1.sampling import SamplingTime
 from hw3lib.experiments.part1.tightness import BoundTightness
 from hw3lib.experiments.part1.vae_training import ScoreVAE, TrainVAE
 from hw3lib.experiments.part2.attack_strength import AttackStrength
-from hw3lib.experiments.part2.attacked import COURSE_FGSM, AdversarialPictures, UnderAttack
+from hw3lib.experiments.part2.attacked import AdversarialPictures, UnderAttack
+from hw3lib.experiments.part2.base import COURSE_FGSM
 from hw3lib.experiments.part2.deviations import Deviations
 from hw3lib.experiments.part2.evaluation import Checklist, RadiusCurves
 from hw3lib.experiments.part2.gradient_sign import GradientSign

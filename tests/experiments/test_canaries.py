@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hw3lib import FGSM, PGD, TrainResNet
-from hw3lib.experiments.part2 import attacked
+from hw3lib.experiments.part2 import canary
 from hw3lib.experiments.part2.attack_strength import AttackStrength
 from hw3lib.experiments.part2.attacked import UnderAttack
 from hw3lib.experiments.part2.deviations import Deviations
@@ -90,6 +90,6 @@ def test_a_planted_fault_makes_the_canary_fail(study, place, fault, monkeypatch)
 
 
 def test_guesses_are_right_but_for_every_fourth():
-    model, _, _ = attacked.canary_images(NET)
-    x, y = attacked.canary_guesses(model)
+    model, _, _ = canary.images(NET)
+    x, y = canary.guesses(model)
     assert (model(x).argmax(1) == y).tolist() == [i % 4 != 3 for i in range(len(y))]

@@ -7,11 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from hw3lib.experiments.part2.attacked import (
-    COURSE_FGSM,
-    COURSE_PGD,
-    canary_images,
-)
+from hw3lib.experiments.part2 import canary
+from hw3lib.experiments.part2.base import COURSE_FGSM, COURSE_PGD
 from hw3lib.experiments.part2.deviations import (
     COMBINATIONS,
     CUTS,
@@ -30,7 +27,7 @@ from tests.experiments.tiny import TINY
 
 def test_our_habits_make_our_attack():
     """The first combination, in normalised units, is the library's FGSM in pixels."""
-    model, x, y = canary_images(TINY)
+    model, x, y = canary.images(TINY)
     first = COMBINATIONS[0]
     assert first == ("fgsm", "cross_entropy", "pixels", "eval")
     attacked = pixels(Deviations(model=TINY).perturb(model, normalized(x), y, first))
@@ -41,7 +38,7 @@ def test_our_habits_make_our_attack():
 
 
 def test_every_habit_makes_another_attack():
-    model, x, y = canary_images(TINY)
+    model, x, y = canary.images(TINY)
     study = Deviations(model=TINY)
     fgsm = [h for h in COMBINATIONS if h.attack == "fgsm"]
     made = [study.perturb(model, normalized(x), y, habits) for habits in fgsm]

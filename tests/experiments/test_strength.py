@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from hw3lib.experiments.part2 import canary
 from hw3lib.experiments.part2.attack_strength import AttackStrength
-from hw3lib.experiments.part2.attacked import (
-    COURSE_PGD,
-    canary_images,
-)
+from hw3lib.experiments.part2.base import COURSE_PGD
 from hw3lib.experiments.part2.evaluation import Checklist, RadiusCurves
 from hw3lib.experiments.part2.gradient_sign import GradientSign
 from hw3lib.experiments.part2.side_by_side import OTHERS, SideBySide, counterpart
@@ -17,7 +15,7 @@ from tests.experiments.tiny import TINY, stored
 
 
 def test_small_steps_gain_what_the_linear_expansion_says():
-    model, x, y = canary_images(TINY)
+    model, x, y = canary.images(TINY)
     study = GradientSign(model=TINY, eps_values=(1e-7, 1e-2), draws=3)
     table = study.measure(model, 0.1 + 0.8 * x, y)
     assert table["fgsm_gain"][:, 0] == pytest.approx(table["predicted"][:, 0], rel=1e-2)

@@ -6,14 +6,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 from pydantic import model_validator
 from torch import Tensor, nn
 
 from hw3lib import data, runs, stats, training
 from hw3lib.augmentation import PADDING, augment
 from hw3lib.data import GREY_LEVELS
-from hw3lib.experiments.base import CPU, Experiment, device_of, outcome
+from hw3lib.experiments.base import CPU, Training, course_of, device_of, outcome, tensors
 from hw3lib.robust.defenses import scores
 from hw3lib.runs import Context, Outcome
 
@@ -96,7 +96,7 @@ class ClassifierObjective:
         return scores(digit_logits(model, self.val), self.val_labels)
 
 
-class TrainClassifier(Experiment):
+class TrainClassifier(Training):
     """Train the digit classifier.
 
     Attributes:
@@ -110,9 +110,6 @@ class TrainClassifier(Experiment):
 
     dataset: Literal["mnist", "digits"] = "mnist"
     epochs: Annotated[int, Ge(0)] = EPOCHS["mnist"]
-    batch_size: Annotated[int, Ge(1)] = 128
-    learning_rate: Annotated[float, Gt(0)] = 1e-3
-    seed: int = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -121,28 +118,19 @@ class TrainClassifier(Experiment):
             return {"epochs": EPOCHS[given["dataset"]]} | given
         return given
 
-    @property
-    def checkpoint_key(self) -> str:
-        """Runs that differ only in their epochs share a checkpoint: the longer one goes on."""
-        return self.changed(epochs=0).key
-
     def compute(self, context: Context) -> Outcome:
         from sklearn.metrics import confusion_matrix
 
         device = device_of(context)
         dataset = data.load(self.dataset).to(device)
         model = self.build(device)
-        progress = training.fit(
+        progress = self.loop(
             model,
             self.objective(dataset),
             self.optimizer(model),
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            seed=self.seed,
             select="cross_entropy",
             checkpoint=context.checkpoint,
             deadline=context.deadline,
-            label=self.describe(),
         )
         model.load_state_dict(progress.best_state)
         model.eval()
@@ -152,27 +140,16 @@ class TrainClassifier(Experiment):
         results = {
             "test_accuracy": vars(accuracy),
             "confusion": confusion_matrix(labels, predicted, labels=range(NUM_CLASSES)).tolist(),
-            "history": progress.history,
-            "best_epoch": progress.best_epoch,
-            "num_parameters": sum(p.numel() for p in model.parameters()),
+            **course_of(progress, model),
         }
-        return outcome(
-            results,
-            dataset=dataset,
-            device=device,
-            weights=progress.best_state,
-            seconds=progress.seconds,
-        )
+        weights, seconds = progress.best_state, progress.seconds
+        return outcome(results, weights=weights, dataset=dataset, device=device, seconds=seconds)
 
     def canary(self) -> list[float]:
         """Losses of ten optimisation steps on the embedded digits, and of a validation."""
-        steps, batch = 10, 32
         objective = self.objective(data.load("digits"))
         model = self.build(CPU)
-        optimizer = self.optimizer(model)
-        offsets = objective.draw(data.generator(self.seed, "noise", 1))
-        parts = training.Parts(model, optimizer)
-        losses = training.first_losses(parts, objective, offsets, steps, batch)
+        losses = self.first_losses(model, objective, self.optimizer(model))
         return [*losses, objective.validate(model)["cross_entropy"]]
 
     def build(self, device: torch.device) -> DigitClassifier:
@@ -196,7 +173,7 @@ def load_classifier(settings: TrainClassifier) -> DigitClassifier:
     """The trained classifier, in evaluation mode on the CPU, trained if it is not stored."""
     stored = runs.run(settings, weights=True)
     model = DigitClassifier()
-    model.load_state_dict({name: torch.from_numpy(w) for name, w in stored.weights.items()})
+    model.load_state_dict(tensors(stored.weights))
     return model.eval().requires_grad_(False)
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from hw3lib import data, runs, training
+from hw3lib import data, runs
 from hw3lib.experiments.base import CPU, Experiment, device_of, embedded_digits, outcome
 from hw3lib.experiments.part1.vae_training import TrainVAE, load_vae
 from hw3lib.runs import Context, Outcome
@@ -81,16 +82,12 @@ def gradient_estimates(
     Returns:
         (R, 2 D) for each of "pathwise", "score", and, for L > 1, "score_baseline".
     """
-    repeats, samples, _ = noise.shape
-    flat = noise.flatten(0, 1)
-    values, scores = score_terms(f, mean, log_std, flat)
-    values, scores = values.view(repeats, samples), scores.view(repeats, samples, -1)
-    pathwise = pathwise_gradients(f, mean, log_std, flat).view(repeats, samples, -1)
-    estimates = {
-        "pathwise": pathwise.mean(1),
-        "score": (values.unsqueeze(-1) * scores).mean(1),
-    }
-    if samples > 1:
+    shape = noise.shape[:2]
+    arguments = f, mean, log_std, noise.flatten(0, 1)
+    values, scores = (part.unflatten(0, shape) for part in score_terms(*arguments))
+    pathwise = pathwise_gradients(*arguments).unflatten(0, shape)
+    estimates = {"pathwise": pathwise.mean(1), "score": (values.unsqueeze(-1) * scores).mean(1)}
+    if shape[1] > 1:
         estimates["score_baseline"] = (leave_one_out(values).unsqueeze(-1) * scores).mean(1)
     return estimates
 
@@ -145,10 +142,7 @@ class VaeGradients(Experiment):
             rng = data.generator(self.seed, f"gradient noise of image {i}")
             noise = torch.randn(self.repeats, self.samples, len(mean), generator=rng).to(mean)
             x = images[i].expand(self.repeats * self.samples, -1, -1)
-
-            def log_lik(z: Tensor, x: Tensor = x) -> Tensor:
-                return model.log_likelihood(x, z)
-
+            log_lik = partial(model.log_likelihood, x)
             estimates = gradient_estimates(log_lik, mean, log_std, noise)
             row = {name: estimate.var(0).sum() for name, estimate in estimates.items()}
             rows.append(row | {"norm_squared": estimates["pathwise"].mean(0).square().sum()})
@@ -209,9 +203,7 @@ class CompareEstimators(Experiment):
         train, val = data.train_val_split(len(dataset.x_train))
         images = data.quantize(dataset.x_train)
         parts = (images[train[: self.images]], images[val[:500]])
-        results: dict[str, Any] = {
-            name: self.histories(name, *parts, device) for name in ESTIMATORS
-        }
+        results: dict[str, Any] = {e: self.histories(e, *parts, device) for e in ESTIMATORS}
         return outcome(results, dataset=dataset, device=device)
 
     def canary(self) -> list[float]:
@@ -228,15 +220,8 @@ class CompareEstimators(Experiment):
         model, optimizer = self.training.build(device)
         rng = data.generator(self.training.seed, "validation")
         noise = torch.randn(len(val), self.training.latent_dim, generator=rng)
-        progress = training.fit(
-            model,
-            EstimatorObjective(train.to(device), val.to(device), noise.to(device), estimator),
-            optimizer,
-            epochs=self.training.epochs,
-            batch_size=self.training.batch_size,
-            seed=self.training.seed,
-            select="bpd",
-            label=estimator,
-        )
-        rows: list[dict[str, Any]] = list(progress.history)
-        return {name: [row[name] for row in rows] for name in ("val_nll", "val_kl", "val_bpd")}
+        images = train.to(device), val.to(device)
+        objective = EstimatorObjective(*images, noise.to(device), estimator)
+        progress = self.training.loop(model, objective, optimizer, select="bpd", label=estimator)
+        names = ("val_nll", "val_kl", "val_bpd")
+        return {name: [cast(float, row[name]) for row in progress.history] for name in names}

@@ -95,11 +95,8 @@ def num_regions(classes: ArrayLike, num_classes: int = 10) -> Ints:
 def largest_region_share(classes: ArrayLike) -> float:
     """Share of all tiles that belong to the largest region of their class."""
     c = np.asarray(classes)
-    inside = 0
-    for k in np.unique(c):
-        labels, _ = scipy.ndimage.label(c == k)
-        inside += int(np.bincount(labels.ravel())[1:].max())
-    return inside / c.size
+    labels = [scipy.ndimage.label(c == k)[0].ravel() for k in np.unique(c)]
+    return float(sum(np.bincount(regions)[1:].max() for regions in labels) / c.size)
 
 
 def shuffled(classes: ArrayLike, seed: int = 0) -> NDArray[Any]:

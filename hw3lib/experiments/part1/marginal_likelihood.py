@@ -7,6 +7,7 @@ codes are decoded once and scored against all images by one matrix product.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, Len, Lt
 from pydantic import field_validator
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from hw3lib import data, stats
@@ -46,28 +47,20 @@ def linear_gaussian_scores(model: LinearGaussian, x: Tensor, z: Tensor) -> Tenso
 
 @torch.no_grad()
 def prior_log_weights(
-    scores: Scores,
-    x: Tensor,
-    like: Tensor,
-    draws: int,
-    generator: torch.Generator,
-    rows: int = 2048,
+    scores: Scores, x: Tensor, like: Tensor, draws: int, generator: Generator, rows: int = 2048
 ) -> Tensor:
     """log p(x_n|z_l) in nats, (N, draws), of codes z_l ~ N(0, I) that all images share.
 
     Args:
-        scores: log p(x|z) of all pairs.
-        x: (N, ...) images.
+        scores: log p(x|z) of all pairs of images x (N, ...) and codes.
         like: (..., D) any tensor of the codes' width, type and device.
-        draws: codes in all.
+        draws: codes in all, of which `rows` are decoded at a time.
         generator: CPU generator of the codes.
-        rows: codes decoded at a time.
     """
     parts = []
-    for first in range(0, draws, rows):
-        shape = (min(rows, draws - first), like.shape[-1])
-        z = torch.randn(shape, dtype=like.dtype, generator=generator).to(like.device)
-        parts.append(scores(x, z))
+    for part in torch.arange(draws).split(rows):
+        z = torch.randn(len(part), like.shape[-1], dtype=like.dtype, generator=generator)
+        parts.append(scores(x, z.to(like.device)))
     return torch.cat(parts, dim=1)
 
 
@@ -78,18 +71,14 @@ def encoder_log_weights(
     mean: Tensor,
     log_std: Tensor,
     draws: int,
-    generator: torch.Generator,
+    generator: Generator,
     rows: int = 2048,
 ) -> tuple[Tensor, Tensor]:
     """Both parts of the importance weights of codes z_nl ~ q(z|x_n) = N(mean_n, diag std_n^2).
 
     Args:
-        scores: log p(x|z) of all pairs.
-        x: (N, ...) images.
+        scores, x, draws, generator, rows: as in `prior_log_weights`, with `draws` codes an image.
         mean, log_std: (N, D) of the encoder.
-        draws: codes for each image.
-        generator: CPU generator of the noise.
-        rows: codes decoded at a time.
 
     Returns:
         log p(x_n|z_nl) and log p(z_nl) - log q(z_nl|x_n) in nats, (N, draws) each.
@@ -97,9 +86,8 @@ def encoder_log_weights(
     log_lik = torch.empty(len(x), draws, dtype=mean.dtype, device=mean.device)
     log_ratio = torch.empty_like(log_lik)
     for n in range(len(x)):
-        for first in range(0, draws, rows):
-            part = slice(first, min(first + rows, draws))
-            shape = (part.stop - first, mean.shape[1])
+        for part in torch.arange(draws).split(rows):
+            shape = (len(part), mean.shape[1])
             noise = torch.randn(shape, dtype=mean.dtype, generator=generator).to(mean.device)
             z = mean[n] + log_std[n].exp() * noise
             log_lik[n, part] = scores(x[n : n + 1], z)[0]
@@ -112,32 +100,24 @@ def estimates(log_weights: Tensor, sizes: Sequence[int]) -> list[tuple[Tensor, T
 
     Args:
         log_weights: (N, T) in nats.
-        sizes: ascending values of L, each a multiple of the one before and the last at most T.
-            Every L columns make one estimate; a remainder is left out.
+        sizes: values of L. Every L columns make one estimate; a remainder is left out.
 
     Returns:
         For each L: log 1/L sum w and (sum w)^2 / sum w^2, (N, T // L) each.
 
     Raises:
-        ValueError: `sizes` are not as above.
+        ValueError: a size is not among 1, ..., T.
     """
-    chain = [1, *sizes]
-    if any(b % a or b < a for a, b in zip(chain, sizes, strict=False)) or not sizes:
-        raise ValueError(f"sizes={list(sizes)}: each has to be a multiple of the one before")
-    if sizes[-1] > log_weights.shape[1]:
-        raise ValueError(f"sizes reach {sizes[-1]}, but there are {log_weights.shape[1]} weights")
-    log_sum, log_square, found = log_weights, 2 * log_weights, []
-    for before, size in zip(chain, sizes, strict=False):
-        log_sum, log_square = (_merge(part, size // before) for part in (log_sum, log_square))
+    found, total = [], log_weights.shape[1]
+    for size in sizes:
+        if not 1 <= size <= total:
+            raise ValueError(
+                f"sizes={list(sizes)}: there are {total} weights, so 1 <= L <= {total}"
+            )
+        blocks = log_weights[:, : total // size * size].unflatten(1, (-1, size))
+        log_sum, log_square = blocks.logsumexp(2), (2 * blocks).logsumexp(2)
         found.append((log_sum - math.log(size), (2 * log_sum - log_square).exp()))
     return found
-
-
-def _merge(log_terms: Tensor, count: int) -> Tensor:
-    """log-sum-exp over every `count` columns: (N, T) to (N, T // count)."""
-    whole = log_terms.shape[1] // count * count
-    blocks: Tensor = log_terms[:, :whole].unflatten(1, (-1, count))
-    return blocks.logsumexp(2)
 
 
 def summarise(log_weights: Tensor, log_p: Tensor, sizes: Sequence[int]) -> dict[str, list[float]]:
@@ -146,7 +126,7 @@ def summarise(log_weights: Tensor, log_p: Tensor, sizes: Sequence[int]) -> dict[
     Args:
         log_weights: (N, T) in nats.
         log_p: (N,) what is estimated.
-        sizes: the values of L, as for `estimates`.
+        sizes: the values of L.
 
     Returns:
         One value for each L: `error`, the mean error in nats, with `error_low` and `error_high`,
@@ -154,18 +134,15 @@ def summarise(log_weights: Tensor, log_p: Tensor, sizes: Sequence[int]) -> dict[
         root mean square over images, for those L that were repeated; `ess`, the mean effective
         sample size.
     """
-    rows: dict[str, list[float]] = {
-        name: [] for name in ("error", "error_low", "error_high", "std", "ess")
-    }
+    rows: dict[str, list[float]] = defaultdict(list)
     for log_mean, ess in estimates(log_weights, sizes):
         error = stats.mean_interval((log_mean.mean(1) - log_p).cpu().numpy())
         rows["error"].append(error.value)
         rows["error_low"].append(error.low)
         rows["error_high"].append(error.high)
-        if log_mean.shape[1] > 1:
-            rows["std"].append(float(log_mean.var(1).mean().sqrt()))
+        rows["std"] += [float(log_mean.var(1).mean().sqrt())] if log_mean.shape[1] > 1 else []
         rows["ess"].append(float(ess.mean()))
-    return rows
+    return dict(rows)
 
 
 def log_second_moment(
@@ -175,23 +152,16 @@ def log_second_moment(
 
     A fraction 1 / E_q[(p/q)^2] of the samples from q is effective in estimating the constant of p.
 
-    Args:
-        p_mean, q_mean: (N, D).
-        p_precision, q_precision: (D, D) inverse covariances.
-
-    Returns:
-        Infinity where the tails of q are too light for the moment to exist.
+    Means are (N, D), precisions (D, D). It is infinite where the tails of q are too light.
     """
     precision = 2 * p_precision - q_precision
     if torch.linalg.eigvalsh(precision).min() <= 0:
         return torch.full_like(p_mean[:, 0], math.inf)
     shift = 2 * p_mean @ p_precision - q_mean @ q_precision
-    log_det: Tensor = (
-        torch.logdet(p_precision) - 0.5 * torch.logdet(q_precision) - 0.5 * torch.logdet(precision)
-    )
-    square = _quadratic(torch.linalg.inv(precision), shift)
-    square = square - _quadratic(2 * p_precision, p_mean) + _quadratic(q_precision, q_mean)
-    return log_det + 0.5 * square
+    logdets = 2 * p_precision.logdet() - q_precision.logdet() - precision.logdet()
+    squares = _quadratic(precision.inverse(), shift) + _quadratic(q_precision, q_mean)
+    moment: Tensor = 0.5 * (logdets + squares) - _quadratic(p_precision, p_mean)
+    return moment
 
 
 def _quadratic(matrix: Tensor, x: Tensor) -> Tensor:
@@ -211,15 +181,13 @@ def asymptotics(log_second_moments: Tensor, size: int) -> dict[str, float]:
         size: L.
     """
     v = log_second_moments.double().expm1()
-    return {
-        "ess": float((size / (1 + v)).mean()),
-        "std": float((v / size).mean().sqrt()),
-        "error": float((-v / (2 * size)).mean()),
-    }
+    expected = {"ess": size / (1 + v), "std": v / size, "error": -v / (2 * size)}
+    means = {name: float(value.mean()) for name, value in expected.items()}
+    return means | {"std": math.sqrt(means["std"])}
 
 
 def prior_mass(
-    mean: Tensor, covariance: Tensor, draws: int, generator: torch.Generator, level: float = 0.95
+    mean: Tensor, covariance: Tensor, draws: int, generator: Generator, level: float = 0.95
 ) -> Tensor:
     """Probability that z ~ N(0, I) falls into the ellipsoid that holds `level` of a Gaussian.
 
@@ -227,10 +195,8 @@ def prior_mass(
     counting hits would need astronomically many prior samples.
 
     Args:
-        mean: (N, D).
-        covariance: (D, D).
-        draws: points an ellipsoid.
-        generator: CPU generator of the points.
+        mean, covariance: (N, D) and (D, D) of the Gaussians.
+        draws, generator: how many points an ellipsoid, and the CPU generator of them.
         level: probability of the ellipsoid under N(mean, covariance).
 
     Returns:
@@ -255,7 +221,7 @@ class LinearGaussianStudy(Experiment):
 
     Attributes:
         dims: the values of D.
-        sizes: the values of L, each a multiple of the one before.
+        sizes: the values of L.
         draws: samples from which the estimates are made, `draws / L` of them.
         num_data: data points drawn from each model.
         data_dim: P.
@@ -274,7 +240,6 @@ class LinearGaussianStudy(Experiment):
     seed: int = 0
 
     def compute(self, context: Context) -> Outcome:  # noqa: ARG002 - always on the CPU
-        """A row for each D; in float64, which the exact formulas deserve."""
         rows = [self.measure(d) for d in self.dims]
         return outcome({name: [row[name] for row in rows] for name in rows[0]})
 
@@ -284,15 +249,14 @@ class LinearGaussianStudy(Experiment):
         errors = [*row["prior"]["error"], *row["encoder"]["error"]]
         return [*errors, *row["kl"], *row["prior_mass"]]
 
-    def model(self, latent_dim: int) -> LinearGaussian:
-        """The random model with D = `latent_dim`."""
+    def measure(self, latent_dim: int) -> dict[str, Any]:
+        """Summaries of both estimators, and for each data point what theory says about them.
+
+        In float64, which the exact formulas deserve.
+        """
         noise_std = math.sqrt(self.data_dim / (self.posterior_std**-2 - 1))
         rng = data.generator(self.seed, f"model {latent_dim}")
-        return LinearGaussian.random(self.data_dim, latent_dim, rng, noise_std)
-
-    def measure(self, latent_dim: int) -> dict[str, Any]:
-        """Summaries of both estimators, and for each data point what theory says about them."""
-        model = self.model(latent_dim)
+        model = LinearGaussian.random(self.data_dim, latent_dim, rng, noise_std)
         rng = data.generator(self.seed, f"samples {latent_dim}")
         x, _ = model.sample(self.num_data, rng)
         scores = partial(linear_gaussian_scores, model)
@@ -306,7 +270,7 @@ class LinearGaussianStudy(Experiment):
         }
 
 
-def closed_forms(model: LinearGaussian, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+def closed_forms(model: LinearGaussian, x: Tensor, generator: Generator) -> dict[str, Tensor]:
     """What theory says about estimating log p(x) of a linear-Gaussian model, (N,) each.
 
     Returns:
@@ -333,7 +297,7 @@ class MarginalLikelihood(Experiment):
     Attributes:
         vae: the model.
         num_images: the first of the test set.
-        prior_sizes, encoder_sizes: the values of L, each a multiple of the one before.
+        prior_sizes, encoder_sizes: the values of L.
         prior_draws, encoder_draws: samples from which the estimates are made, `draws / L` of them.
         reference_draws: other encoder samples, from which the reference for log p(x) is made.
         seed: of the samples.
@@ -452,10 +416,7 @@ class PosteriorGrid(Experiment):
 def log_joint(model: VAE, x: Tensor, axes: Tensor) -> Tensor:
     """log p(x, z) of one image x (1, H, W) in nats on a grid of codes, (S, S) float64.
 
-    Args:
-        model: with two latent dimensions.
-        x: grey levels.
-        axes: (2, S) the values of z_1 along the columns, of z_2 along the rows.
+    Axes are (2, S): the values of z_1 along the columns, of z_2 along the rows.
     """
     z = grid_codes(axes)
     weight = next(model.parameters())
@@ -471,13 +432,11 @@ def grid_codes(axes: Tensor) -> Tensor:
 def zoom(axes: Tensor, log_density: Tensor, drop: float = 12.0) -> Tensor:
     """Axes (2, S) of a square with all grid points less than `drop` nats below the largest."""
     high = log_density > log_density.max() - drop
-    centres, halves = [], []
-    for axis, inside in zip(axes, (high.any(0), high.any(1)), strict=True):
-        points = axis[inside]
-        centres.append((points[0] + points[-1]) / 2)
-        halves.append((points[-1] - points[0]) / 2 + 1.5 * (axis[1] - axis[0]))
+    inside = (axes[0, high.any(0)], axes[1, high.any(1)])
+    ends = torch.stack([points[[0, -1]] for points in inside])
+    half = (ends.diff(dim=1)[:, 0] / 2 + 1.5 * (axes[:, 1] - axes[:, 0])).max()
     steps = torch.linspace(-1, 1, axes.shape[1], dtype=axes.dtype)
-    zoomed: Tensor = torch.stack(centres)[:, None] + max(halves) * steps
+    zoomed: Tensor = ends.mean(1, keepdim=True) + half * steps
     return zoomed
 
 
@@ -485,8 +444,7 @@ def integrals(axes: Tensor, log_p_joint: Tensor, level: float = 0.95) -> dict[st
     """What the grid says about a posterior: sums over its cells.
 
     Args:
-        axes: (2, S).
-        log_p_joint: (S, S) log p(x, z) in nats; negligible outside the grid.
+        axes, log_p_joint: (2, S), and (S, S) log p(x, z) in nats; negligible outside the grid.
         level: of the highest-density region.
 
     Returns:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import timeit
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from typing import Annotated, Any, ClassVar
 
@@ -76,12 +77,7 @@ def mode_image(logits: Tensor) -> Tensor:
 
 
 def draw_many(
-    sampler: Sampler,
-    logits: Tensor,
-    draws: int,
-    generator: torch.Generator,
-    *,
-    block: int = 500,
+    sampler: Sampler, logits: Tensor, draws: int, generator: torch.Generator, *, block: int = 500
 ) -> Tensor:
     """Images (draws, H, W) of one code, whose logits are (16, H, W); `block` at a time."""
     sizes = [min(block, draws - first) for first in range(0, draws, block)]
@@ -175,10 +171,5 @@ class SamplingTime(Experiment):
         return 3 * torch.randn(shape, generator=data.generator(self.seed, "logits"))
 
     def _time(self, sampler: Sampler, logits: Tensor) -> NDArray[np.float64]:
-        seconds = np.empty(self.repeats + 1)
-        rng = data.generator(self.seed, "timing")
-        for i in range(len(seconds)):
-            started = time.perf_counter()
-            sampler(logits, generator=rng)
-            seconds[i] = time.perf_counter() - started
-        return seconds[1:]
+        draw = partial(sampler, logits, generator=data.generator(self.seed, "timing"))
+        return np.array(timeit.repeat(draw, number=1, repeat=self.repeats + 1)[1:])

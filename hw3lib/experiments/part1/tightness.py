@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Gt
@@ -106,11 +106,8 @@ class BoundTightness(Experiment):
         order = torch.randperm(len(dataset.x_test), generator=self._rng("choice", 0))
         chosen = order[: self.images]
         x = data.quantize(dataset.x_test[chosen]).to(device)
-        parts, seconds = resumable_blocks(
-            [partial(self.measure, model, part, i) for i, part in enumerate(x.split(BLOCK))],
-            context,
-            self.describe(),
-        )
+        blocks = [partial(self.measure, model, part, i) for i, part in enumerate(x.split(BLOCK))]
+        parts, seconds = resumable_blocks(blocks, context, self.describe())
         arrays = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         arrays |= {"index": chosen, "label": dataset.y_test[chosen], "image": x}
         results = {
@@ -138,7 +135,7 @@ class BoundTightness(Experiment):
             (N, K's) `bound`, with the encoder's q, and `refined`, with the last q, widened; and
             `lower` and `upper` (N, K's) of as many images sampled from the model, with such a q.
         """
-        trail = self._refine(model, x, "steps", block)
+        trail = self._refine(model, x, self._rng("steps", block))
         mean, _ = trail[0]
         noise = _normal((self.elbo_samples, *mean.shape), self._rng("elbo", block), mean)
         elbo = [estimate_elbo(model, x, *trail[step], noise) for step in self.reported_steps]
@@ -148,19 +145,13 @@ class BoundTightness(Experiment):
         ks = self.refined_num_samples
         refined = bounds.importance_weighted_bound(proposal, x, ks, weights, rows=ROWS)
         lower, upper = self._sandwich(model, len(x), block)
-        measured = {"elbo": torch.stack(elbo, 1), "bound": bound, "refined": refined}
-        measured |= {"lower": lower, "upper": upper}
+        both = {"lower": lower, "upper": upper}
+        measured = {"elbo": torch.stack(elbo, 1), "bound": bound, "refined": refined} | both
         return {name: value.cpu() for name, value in measured.items()}
 
-    def _refine(self, model: VAE, x: Tensor, purpose: str, block: int) -> list[Posterior]:
-        return refine_posterior(
-            model,
-            x,
-            steps=self.steps,
-            samples=self.step_samples,
-            step_size=self.step_size,
-            generator=self._rng(purpose, block),
-        )
+    def _refine(self, model: VAE, x: Tensor, rng: torch.Generator) -> list[Posterior]:
+        size: dict[str, Any] = {"samples": self.step_samples, "step_size": self.step_size}
+        return refine_posterior(model, x, steps=self.steps, **size, generator=rng)
 
     def _proposal(self, model: VAE, mean: Tensor, log_std: Tensor) -> FixedPosterior:
         return FixedPosterior(model, mean, log_std + math.log(self.widening))
@@ -171,7 +162,7 @@ class BoundTightness(Experiment):
         z = _normal((num, model.latent_dim), rng, next(model.parameters()))
         with torch.no_grad():
             x = sample_pixels(model.decode(z), generator=rng)
-        trail = self._refine(model, x, "simulated steps", block)
+        trail = self._refine(model, x, self._rng("simulated steps", block))
         return sandwich(self._proposal(model, *trail[-1]), x, z, self.refined_num_samples, rng)
 
     def _rng(self, purpose: str, block: int) -> torch.Generator:
@@ -179,13 +170,7 @@ class BoundTightness(Experiment):
 
 
 def refine_posterior(
-    model: VAE,
-    x: Tensor,
-    *,
-    steps: int,
-    samples: int,
-    step_size: float,
-    generator: torch.Generator,
+    model: VAE, x: Tensor, *, steps: int, samples: int, step_size: float, generator: torch.Generator
 ) -> list[Posterior]:
     """Give each image a q of its own: Adam on its mean and log standard deviation.
 

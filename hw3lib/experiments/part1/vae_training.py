@@ -5,12 +5,21 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 from numpy.typing import NDArray
 from torch import Tensor
 
 from hw3lib import data, runs, training
-from hw3lib.experiments.base import CPU, Experiment, device_of, embedded_digits, outcome
+from hw3lib.experiments.base import (
+    CPU,
+    Experiment,
+    Training,
+    course_of,
+    device_of,
+    embedded_digits,
+    outcome,
+    tensors,
+)
 from hw3lib.runs import Context, Outcome
 from hw3lib.vae import VAE, ElboObjective, bounds, evaluate_elbo, mean_image
 
@@ -24,7 +33,7 @@ STORED_IMAGES = 64
 """Samples and reconstructions stored with a run."""
 
 
-class TrainVAE(Experiment):
+class TrainVAE(Training):
     """Train a VAE with the course's settings; defaults are those of question 1.8.
 
     Attributes:
@@ -42,10 +51,7 @@ class TrainVAE(Experiment):
     latent_dim: Annotated[int, Ge(1)] = 20
     beta: Annotated[float, Ge(0)] = 1.0
     epochs: Annotated[int, Ge(0)] = 80
-    batch_size: Annotated[int, Ge(1)] = 128
-    learning_rate: Annotated[float, Gt(0)] = 1e-3
     num_filters: Annotated[int, Ge(1)] = 32
-    seed: int = 0
 
     def compute(self, context: Context) -> Outcome:
         device = device_of(context)
@@ -56,35 +62,24 @@ class TrainVAE(Experiment):
         model.load_state_dict(progress.best_state)
         model.eval()
         results, arrays = self._evaluate(model, data.quantize(dataset.x_test))
-        results |= {
-            "history": progress.history,
-            "best_epoch": progress.best_epoch,
-            "num_parameters": sum(p.numel() for p in model.parameters()),
-        }
+        results |= course_of(progress, model)
         arrays["test_labels"] = dataset.y_test[:STORED_CODES].byte()
         weights = {f"best.{name}": value for name, value in progress.best_state.items()}
         for epoch in self.snapshot_epochs():
             state = progress.snapshots[epoch]
             # Half precision is ample for pictures and halves the file.
             weights |= {f"epoch{epoch}.{name}": value.half() for name, value in state.items()}
+        seconds = progress.seconds
         return outcome(
-            results,
-            arrays,
-            dataset=dataset,
-            device=device,
-            weights=weights,
-            seconds=progress.seconds,
+            results, arrays, weights=weights, dataset=dataset, device=device, seconds=seconds
         )
 
     def canary(self) -> list[float]:
         """Losses of ten optimisation steps on the embedded digits, and of a validation."""
-        steps, batch = 10, 32
         images = data.quantize(data.load("digits").x_train)
-        objective = self.objective(images[: steps * batch], images[-64:])
+        objective = self.objective(images[:320], images[-64:])
         model, optimizer = self.build(CPU)
-        draws = objective.draw(data.generator(self.seed, "noise", 1))
-        parts = training.Parts(model, optimizer)
-        losses = training.first_losses(parts, objective, draws, steps, batch)
+        losses = self.first_losses(model, objective, optimizer)
         return [*losses, *objective.validate(model).values()]
 
     def train(
@@ -95,24 +90,10 @@ class TrainVAE(Experiment):
         train, val = data.train_val_split(len(images))
         objective = self.objective(images[train], images[val])
         model, optimizer = self.build(device)
-        progress = training.fit(
-            model,
-            objective,
-            optimizer,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            select="bpd",
-            snapshots=self.snapshot_epochs(),
-            label=self.describe(),
-            **options,
+        snapshots = self.snapshot_epochs()
+        return model, self.loop(
+            model, objective, optimizer, select="bpd", snapshots=snapshots, **options
         )
-        return model, progress
-
-    @property
-    def checkpoint_key(self) -> str:
-        """Runs that differ only in their epochs share a checkpoint: the longer one goes on."""
-        return self.changed(epochs=0).key
 
     def snapshot_epochs(self) -> list[int]:
         """Epochs whose weights this run keeps."""
@@ -180,8 +161,8 @@ def load_vae(settings: TrainVAE, epoch: int | None = None) -> VAE:
     stored = runs.run(settings, weights=True)
     prefix = "best." if epoch is None else f"epoch{epoch}."
     state = {
-        name.removeprefix(prefix): torch.from_numpy(value).float()
-        for name, value in stored.weights.items()
+        name.removeprefix(prefix): value.float()
+        for name, value in tensors(stored.weights).items()
         if name.startswith(prefix)
     }
     if not state:

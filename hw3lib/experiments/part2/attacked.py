@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -10,33 +10,26 @@ import numpy as np
 import torch
 from annotated_types import Ge, Len
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
 
 from hw3lib import data
-from hw3lib.experiments.base import (
-    CPU,
-    Experiment,
-    device_of,
-    embedded_shapes,
-    outcome,
-    resumable_blocks,
+from hw3lib.experiments.base import Experiment, device_of, outcome, resumable_blocks
+from hw3lib.experiments.part2 import canary
+from hw3lib.experiments.part2.base import (
+    COURSE_FGSM,
+    COURSE_PGD,
+    EIGHT,
+    AnyAttack,
+    Block,
+    test_images,
 )
 from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
-from hw3lib.robust.attacks import FGSM, PGD, SignNoise, cross_entropy
+from hw3lib.robust.attacks import FGSM, PGD, SignNoise
 from hw3lib.robust.evaluate import accuracy, correct, course_accuracy, withstood
 from hw3lib.robust.modes import Classifier
 from hw3lib.runs.settings import Context, Outcome
 from hw3lib.runs.store import Run
 from hw3lib.stats import Interval, two_way_interval
-
-AnyAttack = Annotated[FGSM | PGD | SignNoise, Field(discriminator="kind")]
-
-COURSE_FGSM = FGSM.from_normalized(0.1)
-"""The course's FGSM: eps = 0.1 in units of the normalised input."""
-
-COURSE_PGD = PGD.from_normalized(0.01, step=2.0, steps=10)
-"""The course's PGD: eps = 0.01 and steps of 2, which leave the ball at once, ten times."""
 
 
 def suite(fgsm: FGSM = COURSE_FGSM, pgd: PGD = COURSE_PGD) -> dict[str, FGSM | PGD | SignNoise]:
@@ -46,7 +39,7 @@ def suite(fgsm: FGSM = COURSE_FGSM, pgd: PGD = COURSE_PGD) -> dict[str, FGSM | P
         "FGSM": fgsm,
         "PGD": pgd,
         "strong PGD": PGD(fgsm.eps, 20, keep="best", random_start=True, restarts=2),
-        "PGD 8/255": PGD(8 / 255, keep="best"),
+        "PGD 8/255": PGD(EIGHT, keep="best"),
     }
 
 
@@ -82,28 +75,20 @@ class UnderAttack(Experiment):
         right = torch.stack(masks).cpu()
         in_course = torch.isin(index, data.test_split(len(dataset.y_test))[1])
         results = {"attacks": ["none", *map(repr, self.attacks)], **counted(right, in_course)}
-        return outcome(
-            results,
-            {"right": right, "index": index, "in_course": in_course},
-            dataset=dataset,
-            device=device,
-            seconds=seconds,
-        )
+        arrays = {"right": right, "index": index, "in_course": in_course}
+        return outcome(results, arrays, dataset=dataset, device=device, seconds=seconds)
 
     def canary(self) -> list[float]:
         """Loss of an untrained small network on embedded images after each attack, and counts."""
-        model, x, y = canary_images(self.model)
-        losses = []
-        for attack in self.attacks:
-            rng = data.generator(self.seed, "canary")
-            attacked = attack(model, x, y, generator=rng)
-            losses.append(cross_entropy(model(attacked), y).mean().item())
-        x, y = canary_guesses(model)
+        rngs = (data.generator(self.seed, "canary") for _ in self.attacks)
+        losses = canary.losses(self.model, self.attacks, rngs)
+        model = canary.images(self.model)[0]
+        x, y = canary.guesses(model)
         right = torch.stack([block() for block in self.blocks(model, x, y)])
         table = counted(right, torch.arange(len(y)) % 2 == 0)
         return losses + [row["value"] for rows in table.values() for row in rows]
 
-    def blocks(self, model: Classifier, x: Tensor, y: Tensor) -> list[Callable[[], Tensor]]:
+    def blocks(self, model: Classifier, x: Tensor, y: Tensor) -> list[Block]:
         """What gives the masks (N,): right before any attack, and after each."""
         measure = partial(withstood, model, x=x, y=y, seed=self.seed)
         under = [partial(measure, attack=attack) for attack in self.attacks]
@@ -132,16 +117,12 @@ class AdversarialPictures(Experiment):
         dataset, index, x, y = test_images(self.model, "course", device, 500)
         arrays = self.pictures(load_resnet(self.model, device), x, y)
         arrays["index"] = index[arrays["index"]]
-        return outcome(
-            {"classes": list(data.CLASSES[self.model.dataset])},
-            arrays,
-            dataset=dataset,
-            device=device,
-        )
+        results = {"classes": list(data.CLASSES[self.model.dataset])}
+        return outcome(results, arrays, dataset=dataset, device=device)
 
     def canary(self) -> list[float]:
         """Sizes of the changes and confidences on embedded images, untrained network."""
-        model, x, _ = canary_images(self.model)
+        model, x, _ = canary.images(self.model)
         chosen = self.pictures(model, x, model(x).argmax(1))
         change = (chosen["adversarial"] - chosen["original"]).abs().mean()
         return [float(change), float(chosen["after"].amax(1).mean())]
@@ -161,55 +142,6 @@ class AdversarialPictures(Experiment):
         values = {"original": x, "adversarial": attacked, "before": before, "after": after}
         picked = {name: value[chosen].float() for name, value in values.items()}
         return picked | {"label": y[chosen], "index": chosen.cpu()}
-
-
-def test_images(
-    model: TrainResNet,
-    images: Literal["all", "course"],
-    device: torch.device,
-    num: int | None = None,  # noqa: PT028
-) -> tuple[data.Dataset, Tensor, Tensor, Tensor]:
-    """The data set, the chosen indices, and these test images as pixels with their labels.
-
-    Args:
-        model: the network whose data set is taken.
-        images: "all" of them, or the "course"'s quarter.
-        device: of images and labels.
-        num: only the first so many.
-    """
-    dataset = data.load(model.dataset)
-    index = torch.arange(len(dataset.y_test))
-    if images == "course":
-        index = data.test_split(len(index))[1]
-    index = index[:num]
-    x = data.to_pixels(dataset.x_test[index]).to(device)
-    return dataset, index, x, dataset.y_test[index].to(device)
-
-
-def canary_images(model: TrainResNet) -> tuple[Classifier, Tensor, Tensor]:
-    """An untrained small network and a few embedded images, in float64 for the sign's sake."""
-    small = model.changed(dataset="shapes", network="small", start=None)
-    network = small.build(CPU).double().eval().requires_grad_(False)
-    return network, *embedded_shapes(8)
-
-
-def canary_guesses(model: Classifier, num: int = 16) -> tuple[Tensor, Tensor]:
-    """Embedded images, and what a network takes them for, but for every fourth: that is wrong.
-
-    So an untrained network is right on some, and attacks turn some of these.
-    """
-    x, _ = embedded_shapes(num)
-    guesses = model(x).argmax(1)
-    wrong = torch.arange(num) % 4 == 3
-    return x, torch.where(wrong, (guesses + 1) % 10, guesses)
-
-
-def canary_losses(model: TrainResNet, attacks: Sequence[FGSM | PGD | SignNoise]) -> list[float]:
-    """Loss of an untrained network on embedded images after each attack."""
-    network, x, y = canary_images(model)
-    rng = torch.Generator().manual_seed(0)
-    attacked: list[Tensor] = [attack(network, x, y, generator=rng) for attack in attacks]
-    return [cross_entropy(network(images), y).mean().item() for images in attacked]
 
 
 def counted(right: Tensor, in_course: Tensor) -> dict[str, list[dict[str, Any]]]:

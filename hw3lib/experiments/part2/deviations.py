@@ -7,20 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Annotated, ClassVar, Literal, NamedTuple, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args, get_type_hints
 
 import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from hw3lib.experiments.base import Experiment, device_of, outcome, resumable_blocks
-from hw3lib.experiments.part2.attacked import canary_guesses, canary_images, test_images
-from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
+from hw3lib.experiments.part2 import canary
+from hw3lib.experiments.part2.base import Block, Study
 from hw3lib.robust.attacks import LOSSES
 from hw3lib.robust.balls import CIFAR10_MEAN, CIFAR10_STD
 from hw3lib.robust.modes import Classifier, evaluating, keeping_statistics
 from hw3lib.robust.resnet import ResNet
-from hw3lib.runs.settings import Context, Outcome
 from hw3lib.runs.store import Run
 from hw3lib.stats import Interval, proportion
 
@@ -62,19 +60,16 @@ WRITINGS: dict[tuple[Loss, Mode], str] = {
 """The other habits, loss and mode, in words."""
 
 
-class Deviations(Experiment):
+class Deviations(Study):
     """Accuracy under the course's attacks in all combinations of habits.
 
     Attributes:
-        model: the network.
-        images: how many of the course's test images.
         fgsm_eps, pgd_eps, pgd_step, pgd_steps: the course's, in normalised units.
         batch_size: images attacked together; it matters where batch norm uses their statistics.
     """
 
     experiment: ClassVar[str] = "deviations"
 
-    model: TrainResNet
     images: Annotated[int, Ge(1)] = 1000
     fgsm_eps: float = 0.1
     pgd_eps: float = 0.01
@@ -82,40 +77,27 @@ class Deviations(Experiment):
     pgd_steps: Annotated[int, Ge(1)] = 10
     batch_size: Annotated[int, Ge(1)] = 100
 
-    def compute(self, context: Context) -> Outcome:
-        device = device_of(context)
-        dataset, index, x, y = test_images(self.model, "course", device, self.images)
-        network = load_resnet(self.model, device)
-        masks, spent = resumable_blocks(
-            [partial(self.right, network, x, y, habits) for habits in COMBINATIONS],
-            context,
-            self.describe(),
-        )
-        return outcome(
-            {"axes": list(Habits._fields), "combinations": [list(row) for row in COMBINATIONS]},
-            {"right": torch.stack(masks), "index": index},
-            dataset=dataset,
-            device=device,
-            seconds=spent,
-        )
-
     def canary(self) -> list[float]:
         """Loss of an untrained network after every variant, and what that leaves."""
-        model, x, y = canary_images(self.model)
-        losses = []
-        for habits in COMBINATIONS:
-            attacked = self.perturb(model, normalized(x), y, habits)
-            logits = model(pixels(attacked))
-            losses.append(LOSSES["cross_entropy"](logits, y).mean().item())
-        guesses = canary_guesses(model)
-        masks = [self.right(model, *guesses, habits) for habits in COMBINATIONS]
-        return losses + torch.stack(masks).double().mean(1).tolist()
+        model, x, y = canary.images(self.model)
+        attacked = [self.perturb(model, normalized(x), y, habits) for habits in COMBINATIONS]
+        losses = canary.means(LOSSES["cross_entropy"](model(pixels(z)), y) for z in attacked)
+        return losses + canary.means(
+            block() for block in self.blocks(model, *canary.guesses(model))
+        )
+
+    def blocks(self, model: Classifier, x: Tensor, y: Tensor) -> list[Block]:
+        return [partial(self.right, model, x, y, habits) for habits in COMBINATIONS]
+
+    def stored(self, parts: list[Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        names = {"axes": list(Habits._fields), "combinations": [list(row) for row in COMBINATIONS]}
+        return names, {"right": torch.stack(parts)}
 
     def right(self, model: Classifier, x: Tensor, y: Tensor, habits: Habits) -> Tensor:
         """Where the network is right before and after this variant, (N,) bool."""
         masks = []
-        for images, labels in zip(x.split(self.batch_size), y.split(self.batch_size), strict=True):
-            z = normalized(images)
+        batches = zip(normalized(x).split(self.batch_size), y.split(self.batch_size), strict=True)
+        for z, labels in batches:
             attacked = self.perturb(model, z, labels, habits)
             with torch.no_grad():
                 before, after = (model(pixels(part)).argmax(1) for part in (z, attacked))

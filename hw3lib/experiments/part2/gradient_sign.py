@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from functools import partial
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Len
 from torch import Tensor
 
 from hw3lib import data
-from hw3lib.experiments.base import Experiment, device_of, outcome
-from hw3lib.experiments.part2.attacked import canary_images, test_images
-from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
+from hw3lib.experiments.part2 import canary
+from hw3lib.experiments.part2.base import Block, Study
 from hw3lib.robust.attacks import FGSM, SignNoise, cross_entropy, input_gradient
 from hw3lib.robust.modes import Classifier
-from hw3lib.runs.settings import Context, Outcome
 
 
-class GradientSign(Experiment):
+class GradientSign(Study):
     """Loss and correctness along the sign of the gradient and along random signs.
 
     Attributes:
-        model: the network.
-        images: how many of the course's test images.
         eps_values: radii, in pixels of [0, 1].
         draws: random sign patterns for each image.
         seed: of the random signs.
@@ -30,7 +27,6 @@ class GradientSign(Experiment):
 
     experiment: ClassVar[str] = "gradient_sign"
 
-    model: TrainResNet
     images: Annotated[int, Ge(2)] = 500
     eps_values: Annotated[tuple[float, ...], Len(1)] = tuple(
         k / 255 for k in (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16)
@@ -38,22 +34,16 @@ class GradientSign(Experiment):
     draws: Annotated[int, Ge(1)] = 4
     seed: int = 0
 
-    def compute(self, context: Context) -> Outcome:
-        device = device_of(context)
-        dataset, index, x, y = test_images(self.model, "course", device, self.images)
-        network = load_resnet(self.model, device)
-        arrays = self.measure(network, x, y) | {"index": index}
-        return outcome(
-            {"eps_values": list(self.eps_values)},
-            arrays,
-            dataset=dataset,
-            device=device,
-        )
-
     def canary(self) -> list[float]:
         """Means of all that is measured, on embedded images with an untrained network."""
-        table = self.measure(*canary_images(self.model))
-        return [float(value.double().mean()) for _, value in sorted(table.items())]
+        table = self.measure(*canary.images(self.model))
+        return canary.means(table[name] for name in sorted(table))
+
+    def blocks(self, model: Classifier, x: Tensor, y: Tensor) -> list[Block]:
+        return [partial(self.measure, model, x, y)]
+
+    def stored(self, parts: list[Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        return {"eps_values": list(self.eps_values)}, parts[0]
 
     def measure(self, model: Classifier, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Gains of the loss in nats, correctness, and cosines with the gradient.
@@ -68,24 +58,25 @@ class GradientSign(Experiment):
         clean = cross_entropy(logits, y)
         flat = gradient.flatten(1)
         l1, l2 = flat.abs().sum(1), flat.norm(dim=1).clamp(min=1e-30)
-        columns: dict[str, list[Tensor]] = {}
+        columns = []
         for eps in self.eps_values:
             rng = data.generator(self.seed, "random signs")
             noisy = [SignNoise(eps)(model, x, y, generator=rng) for _ in range(self.draws)]
             noise = [self._outcome(model, images, y) for images in noisy]
+            losses, rights = zip(*noise, strict=True)
             fgsm_loss, fgsm_right = self._outcome(model, FGSM(eps)(model, x, y), y)
-            row = {
-                "predicted": eps * l1,
-                "fgsm_gain": fgsm_loss - clean,
-                "fgsm_right": fgsm_right,
-                "noise_gain": torch.stack([loss for loss, _ in noise]).mean(0) - clean,
-                "noise_right": torch.stack([right for _, right in noise]).mean(0),
-            }
-            for name, value in row.items():
-                columns.setdefault(name, []).append(value)
+            columns.append(
+                {
+                    "predicted": eps * l1,
+                    "fgsm_gain": fgsm_loss - clean,
+                    "fgsm_right": fgsm_right,
+                    "noise_gain": torch.stack(losses).mean(0) - clean,
+                    "noise_right": torch.stack(rights).mean(0),
+                }
+            )
         signs = torch.stack(self._signs(x), 1)
         size = flat.shape[1] ** 0.5
-        return {name: torch.stack(parts, 1) for name, parts in columns.items()} | {
+        return {name: torch.stack([c[name] for c in columns], 1) for name in columns[0]} | {
             "sign_cosine": l1 / (l2 * size),
             "noise_cosine": torch.einsum("nkd,nd->nk", signs, flat) / (l2[:, None] * size),
         }

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge
-from torch import Tensor, nn
+from torch import Tensor
 
 from hw3lib import data
 from hw3lib.experiments.base import CPU, Experiment, device_of, outcome, resumable_blocks
-from hw3lib.experiments.part2.attacked import COURSE_PGD
+from hw3lib.experiments.part2.base import COURSE_PGD
 from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
 from hw3lib.robust.defenses import AdversarialLoss, GradientAttack, JoinedBatch, attacked_batch
 from hw3lib.robust.modes import keeping_statistics
@@ -73,12 +73,9 @@ class LossAgainstBatch(Experiment):
     def blocks(self, x: Tensor, y: Tensor) -> list[Callable[[], Table]]:
         """What gives the table of each network."""
         seeds = range(self.seed, self.seed + self.untrained)
-        networks = [partial(load_resnet, self.model, x.device)]
-        networks += [partial(self.model.changed(seed=seed).build, x.device) for seed in seeds]
-        return [partial(self._measure_one, network, x, y) for network in networks]
-
-    def _measure_one(self, network: Callable[[], ResNet], x: Tensor, y: Tensor) -> Table:
-        return self.measure(network().requires_grad_(True), x, y)
+        networks = [self.model.changed(seed=seed).build(x.device) for seed in seeds]
+        trained = load_resnet(self.model, x.device).requires_grad_(True)
+        return [partial(self.measure, network, x, y) for network in (trained, *networks)]
 
     def measure(self, model: ResNet, x: Tensor, y: Tensor) -> Table:
         """Relative difference and cosine of the two gradients by mode, (batches,) each.
@@ -89,7 +86,8 @@ class LossAgainstBatch(Experiment):
         rows: list[Table] = []
         with keeping_statistics(model):
             for batch in zip(x.split(self.batch_size), y.split(self.batch_size), strict=True):
-                ready: Any = Ready(attacked_batch(self.attack, model, *batch))
+                attacked = attacked_batch(self.attack, model, *batch)
+                ready: Any = SimpleNamespace(perturb=lambda *_, attacked=attacked: attacked)
                 row = {}
                 for mode in MODES:
                     model.train(mode == "train")
@@ -99,16 +97,6 @@ class LossAgainstBatch(Experiment):
                     row[f"{mode}_cosine"] = torch.cosine_similarity(separate, joined, dim=0)
                 rows.append(row)
         return {name: torch.stack([row[name] for row in rows]).cpu() for name in rows[0]}
-
-
-@dataclass(frozen=True)
-class Ready:
-    """In place of an attack: adversarial images that are made already."""
-
-    images: Tensor
-
-    def perturb(self, _model: nn.Module, _x: Tensor, _y: Tensor) -> Tensor:
-        return self.images
 
 
 def _gradient(

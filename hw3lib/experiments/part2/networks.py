@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from hw3lib.experiments.part2.attacked import COURSE_FGSM, COURSE_PGD
-from hw3lib.experiments.part2.resnet_training import TrainResNet, pretraining
+from hw3lib.experiments.part2.base import COURSE_FGSM, COURSE_PGD
+from hw3lib.experiments.part2.resnet_training import RECIPE, TrainResNet, pretraining
 from hw3lib.robust.attacks import FGSM, PGD
 from hw3lib.robust.defenses import AdversarialLoss, JoinedBatch, Standard
 
@@ -39,6 +40,23 @@ class Networks:
     pgd_short: TrainResNet
 
 
+TRAINING_EPOCHS: dict[str, dict[str, int | None]] = {
+    "cifar10": {
+        "pretrained": None, "scratch": 30, "fgsm_defense": 26, "pgd_defense": 8, "half": 16,
+        "longer": 2, "fgsm_short": 4, "pgd_short": 1,
+    },
+    "shapes": {
+        "pretrained": 16, "scratch": 8, "fgsm_defense": 5, "pgd_defense": 5, "half": 16,
+        "longer": 2, "fgsm_short": 5, "pgd_short": 5,
+    },
+}  # fmt: skip
+"""Passes over the training images; None is that of `pretraining`. The course's networks make 30,
+and divide the learning rate by ten after every seventh."""
+
+OTHER_SEED = 1000
+"""Added to a seed where a network needs other initial weights."""
+
+
 def networks(
     dataset: str = "cifar10",
     seed: int = 0,
@@ -58,100 +76,48 @@ def networks(
         fgsm, alpha: the attack that the FGSM defence trains on, and its weight of the clean loss.
         pgd: the attack that the PGD defence trains on.
     """
-    number = (
-        TRAINING_EPOCHS[dataset]
-        if epochs is None
-        else dict.fromkeys(TRAINING_EPOCHS[dataset], epochs)
-    )
-    ready, base = _recipes(dataset, seed, epochs)
-    base = base.changed(epochs=number["scratch"])
-    longer = ready.changed(
-        start=ready,
-        erased=0,
-        learning_rate=0.01,
-        schedule="linear",
-        seed=seed,
-        epochs=number["longer"],
-    )
-    fgsm_defense = base.changed(
-        start=ready,
-        defense=AdversarialLoss(fgsm, alpha=alpha),
-        epochs=number["fgsm_defense"],
-    )
-    pgd_defense = base.changed(
-        start=ready, augmented=True, defense=JoinedBatch(pgd), epochs=number["pgd_defense"]
-    )
+    number = TRAINING_EPOCHS[dataset]
+    if epochs is not None:
+        number = dict.fromkeys(number, epochs)
+    ready, base = _recipes(dataset, seed, number)
+    fgsm_defense = base.changed(start=ready, defense=AdversarialLoss(fgsm, alpha=alpha))
+    pgd_defense = base.changed(start=ready, defense=JoinedBatch(pgd), augmented=True)
+    # The best epoch on clean images is the least defended one.
+    last: dict[str, Any] = {"keep": "last"} if dataset == "cifar10" else {}
     return Networks(
         pretrained=ready,
         scratch=base,
         augmented=base.changed(augmented=True),
-        fgsm_defense=fgsm_defense,
-        pgd_defense=pgd_defense,
-        **_halves(ready.first, seed, number["half"]),
-        smooth=longer.changed(defense=Standard(label_smoothing=0.1)),
-        sharp=longer.changed(defense=Standard()),
-        fgsm_short=fgsm_defense.changed(
-            epochs=number["fgsm_short"],
-            # The best epoch on clean images is the least defended one.
-            keep="last" if dataset == "cifar10" else "best",
-        ),
+        fgsm_defense=fgsm_defense.changed(epochs=number["fgsm_defense"]),
+        pgd_defense=pgd_defense.changed(epochs=number["pgd_defense"]),
+        fgsm_short=fgsm_defense.changed(epochs=number["fgsm_short"], **last),
         pgd_short=pgd_defense.changed(epochs=number["pgd_short"]),
+        **_halves(ready.first.changed(seed=seed, epochs=number["half"])),
+        **_longer(ready.changed(start=ready, seed=seed, epochs=number["longer"])),
     )
 
 
-TRAINING_EPOCHS = {
-    "cifar10": {
-        "scratch": 30,
-        "fgsm_defense": 26,
-        "pgd_defense": 8,
-        "half": 16,
-        "longer": 2,
-        "fgsm_short": 4,
-        "pgd_short": 1,
-    },
-    "shapes": {
-        "scratch": 8,
-        "fgsm_defense": 5,
-        "pgd_defense": 5,
-        "half": 16,
-        "longer": 2,
-        "fgsm_short": 5,
-        "pgd_short": 5,
-    },
-}
-"""Passes over the training images, for all but the pretrained networks. The course's networks make
-30, and divide the learning rate by ten after every seventh."""
-
-OTHER_SEED = 1000
-"""Added to a seed where a network needs other initial weights."""
-
-
-def _halves(first: TrainResNet, seed: int, epochs: int) -> dict[str, TrainResNet]:
-    """Networks of two halves of the data, and another of the second from other initial weights."""
-    # The first stage without its squares, which cost more than they give in so few epochs.
-    half = first.changed(erased=0, seed=seed, epochs=epochs)
-    return {
-        "half_a": half.changed(half="a"),
-        "half_b": half.changed(half="b"),
-        "half_c": half.changed(half="b", seed=seed + OTHER_SEED),
-    }
-
-
-def _recipes(dataset: str, seed: int, epochs: int | None) -> tuple[TrainResNet, TrainResNet]:
-    """How the ready-made network is trained, and the others but for their epochs."""
+def _recipes(
+    dataset: str, seed: int, epochs: dict[str, int | None]
+) -> tuple[TrainResNet, TrainResNet]:
+    """How the ready-made network is trained, and with the course's settings one from scratch."""
+    scratch = TrainResNet(seed=seed).changed(epochs=epochs["scratch"])
     if dataset == "cifar10":
-        return pretraining(epochs=epochs), TrainResNet(seed=seed)
-    small = TrainResNet(
-        dataset="shapes", network="small", learning_rate=0.02, batch_size=64, seed=seed
-    )
-    ready = small.changed(
-        augmented=True,
-        defense=Standard(label_smoothing=0.1),
-        learning_rate=0.1,
-        nesterov=True,
-        weight_decay=5e-4,
-        schedule="one_cycle",
-        keep="last",
-        epochs=16 if epochs is None else epochs,
-    )
-    return ready, small
+        return pretraining(epochs=epochs["pretrained"]), scratch
+    small: dict[str, Any] = {"dataset": "shapes", "network": "small", "batch_size": 64}
+    ready = RECIPE.changed(epochs=epochs["pretrained"], seed=seed, **small)
+    return ready, scratch.changed(learning_rate=0.02, **small)
+
+
+def _halves(first: TrainResNet) -> dict[str, TrainResNet]:
+    """Networks of two halves of the data, and another of the second from other initial weights."""
+    # Without the squares of the first stage, which cost more than they give in so few epochs.
+    a, b = (first.changed(erased=0, half=half) for half in "ab")
+    return {"half_a": a, "half_b": b, "half_c": b.changed(seed=b.seed + OTHER_SEED)}
+
+
+def _longer(ready: TrainResNet) -> dict[str, TrainResNet]:
+    """The ready-made network trained on, with smoothed labels and with labels as they are."""
+    longer = ready.changed(erased=0, learning_rate=0.01, schedule="linear")
+    smooth, sharp = (longer.changed(defense=Standard(label_smoothing=s)) for s in (0.1, 0.0))
+    return {"smooth": smooth, "sharp": sharp}

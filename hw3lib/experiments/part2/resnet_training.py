@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from hw3lib import data, stats, training
-from hw3lib.experiments.base import Experiment, device_of, outcome
+from hw3lib.experiments.base import CPU, Training, course_of, device_of, outcome, tensors
 from hw3lib.robust.defenses import Defense, ImageObjective, Standard, predict
 from hw3lib.robust.resnet import ResNet
 from hw3lib.runs.settings import Context, Outcome
@@ -22,7 +22,7 @@ STEP_EPOCHS = 7
 """The course's schedule divides the learning rate by ten every so many epochs."""
 
 
-class TrainResNet(Experiment):
+class TrainResNet(Training):
     """Train a ResNet on images; defaults are the course's, without augmentation.
 
     Three quarters of the test images are the validation set, as in the course, and the network's
@@ -55,14 +55,12 @@ class TrainResNet(Experiment):
     augmented: bool = False
     erased: Annotated[int, Ge(0)] = 0
     epochs: Annotated[int, Ge(0)] = 30
-    batch_size: Annotated[int, Ge(1)] = 128
     learning_rate: Annotated[float, Gt(0)] = 5e-4
     momentum: Annotated[float, Ge(0)] = 0.9
     nesterov: bool = False
     weight_decay: Annotated[float, Ge(0)] = 0.0
     schedule: Literal["step", "one_cycle", "constant", "linear"] = "step"
     keep: Literal["best", "last"] = "best"
-    seed: int = 0
 
     @property
     def checkpoint_key(self) -> str:
@@ -89,51 +87,32 @@ class TrainResNet(Experiment):
         model = self.build(device)
         if self.start:
             start = get_run(self.start, weights=True, device=context.device)
-            model.load_state_dict(_tensors(start.weights))
+            model.load_state_dict(tensors(start.weights))
         objective = self.objective(dataset)
         progress = self.fit(
             model, objective, checkpoint=context.checkpoint, deadline=context.deadline
         )
         state = progress.best_state if self.keep == "best" else training.cpu_state(model)
         # Half precision halves the file; what is measured is what is stored.
-        weights = {name: _half(value) for name, value in state.items()}
+        weights = {n: v.half() if v.is_floating_point() else v for n, v in state.items()}
         model.load_state_dict({name: value.to(state[name]) for name, value in weights.items()})
-        results = self._evaluate(model.eval(), dataset) | {
-            "history": progress.history,
-            "best_epoch": progress.best_epoch,
-            "num_parameters": sum(p.numel() for p in model.parameters()),
-        }
-        return outcome(
-            results,
-            weights=weights,
-            dataset=dataset,
-            device=device,
-            seconds=progress.seconds,
-        )
+        results = self._evaluate(model.eval(), dataset) | course_of(progress, model)
+        seconds = progress.seconds
+        return outcome(results, weights=weights, dataset=dataset, device=device, seconds=seconds)
 
     def canary(self) -> list[float]:
         """Losses of two steps of the small network on embedded images, and of the full one.
 
         In double precision: batch norm and large steps double a rounding error with every step.
         """
-        steps, batch = 2, 32
         small = self.changed(dataset="shapes", network="small", start=None, half=None, epochs=1)
         dataset = data.load("shapes")
-        device = torch.device("cpu")
-        objective = ImageObjective(
-            (dataset.x_train[: steps * batch], dataset.y_train[: steps * batch]),
-            (dataset.x_test[:64], dataset.y_test[:64]),
-            self.defense,
-            augmented=self.augmented,
-            erased=self.erased,
-        )
-        model = small.build(device).double()
-        optimizer, scheduler = small.optimizer(model, steps_per_epoch=steps)
-        draws = objective.draw(data.generator(self.seed, "noise", 1))
-        parts = training.Parts(model.train(), optimizer, scheduler)
-        losses = training.first_losses(parts, objective, draws, steps, batch)
+        objective = self._objective(dataset, torch.arange(64), torch.arange(64))
+        model = small.build(CPU).double().train()
+        parts = small.optimizer(model, steps_per_epoch=2)
+        losses = self.first_losses(model, objective, *parts, steps=2)
         losses.append(objective.validate(model.eval())["cross_entropy"])
-        full = self.changed(start=None).build(device).double().eval()
+        full = self.changed(start=None).build(CPU).double().eval()
         losses.append(float(predict(full, dataset.x_test[:4]).logsumexp(1).mean().detach()))
         return losses
 
@@ -150,7 +129,10 @@ class TrainResNet(Experiment):
         if self.half:
             halves = data.stratified_halves(dataset.y_train, seed=0)
             train = halves["ab".index(self.half)]
-        val, _ = data.test_split(len(dataset.y_test))
+        return self._objective(dataset, train, data.test_split(len(dataset.y_test))[0])
+
+    def _objective(self, dataset: data.Dataset, train: Tensor, val: Tensor) -> ImageObjective:
+        """The loss on some training images, and the validation on some test images."""
         train, val = (index.to(dataset.y_train.device) for index in (train, val))
         return ImageObjective(
             (dataset.x_train[train], dataset.y_train[train]),
@@ -188,17 +170,8 @@ class TrainResNet(Experiment):
         """Train; `options` go to `hw3lib.training.fit`."""
         steps = -(-objective.num_examples // self.batch_size)
         optimizer, scheduler = self.optimizer(model, steps)
-        return training.fit(
-            model,
-            objective,
-            optimizer,
-            scheduler=scheduler,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            select="error",
-            label=self.describe(),
-            **options,
+        return self.loop(
+            model, objective, optimizer, scheduler=scheduler, select="error", **options
         )
 
     def _evaluate(self, model: ResNet, dataset: data.Dataset) -> dict[str, Any]:
@@ -212,6 +185,18 @@ class TrainResNet(Experiment):
         }
 
 
+RECIPE = TrainResNet(
+    defense=Standard(label_smoothing=0.1),
+    augmented=True,
+    learning_rate=0.1,
+    nesterov=True,
+    weight_decay=5e-4,
+    schedule="one_cycle",
+    keep="last",
+)
+"""How networks are trained to be good; the course's settings are the defaults."""
+
+
 def pretraining(seed: int = 0, epochs: int | None = None) -> TrainResNet:
     """Our own recipe for the network that the course gives ready-made, in three stages.
 
@@ -223,42 +208,21 @@ def pretraining(seed: int = 0, epochs: int | None = None) -> TrainResNet:
         seed: of all stages.
         epochs: of each; None takes the recipe's.
     """
-    first = TrainResNet(
-        defense=Standard(label_smoothing=0.1),
-        augmented=True,
-        erased=12,
-        epochs=40 if epochs is None else epochs,
-        batch_size=128,
-        learning_rate=0.1,
-        nesterov=True,
-        weight_decay=5e-4,
-        schedule="one_cycle",
-        keep="last",
-        seed=seed,
-    )
-    second = first.changed(
-        start=first,
+    first, second, third = (40, 11, 33) if epochs is None else (epochs,) * 3
+    up_and_down = RECIPE.changed(erased=12, epochs=first, seed=seed)
+    away = up_and_down.changed(
+        start=up_and_down,
         defense=Standard(),
-        epochs=11 if epochs is None else epochs,
+        epochs=second,
         learning_rate=0.05,
         schedule="constant",
     )
-    return second.changed(
-        start=second, erased=8, epochs=33 if epochs is None else epochs, schedule="linear"
-    )
+    return away.changed(start=away, erased=8, epochs=third, schedule="linear")
 
 
 def load_resnet(settings: TrainResNet, device: torch.device | None = None) -> ResNet:
     """The trained network in evaluation mode, trained if it is not stored."""
     stored = get_run(settings, weights=True)
-    model = settings.build(device or torch.device("cpu"))
-    model.load_state_dict(_tensors(stored.weights))
+    model = settings.build(device or CPU)
+    model.load_state_dict(tensors(stored.weights))
     return model.eval().requires_grad_(False)
-
-
-def _half(value: Tensor) -> Tensor:
-    return value.half() if value.is_floating_point() else value
-
-
-def _tensors(weights: Any) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(value) for name, value in weights.items()}

@@ -4,79 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Len
 from torch import Tensor, nn
 
-from hw3lib.experiments.base import Experiment, device_of, outcome, resumable_blocks
-from hw3lib.experiments.part2.attacked import (
-    canary_guesses,
-    canary_images,
-    canary_losses,
-    test_images,
-)
-from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
+from hw3lib.experiments.part2 import canary
+from hw3lib.experiments.part2.base import Block, Study
 from hw3lib.robust.attacks import PGD
 from hw3lib.robust.evaluate import correct, withstood
-from hw3lib.runs.settings import Context, Outcome
+from hw3lib.robust.modes import Classifier
 
 OTHERS = ("torchattacks", "foolbox")
 """Libraries that people would use instead; neither is needed for anything else."""
 
 
-class SideBySide(Experiment):
+class SideBySide(Study):
     """Where a network withstands PGD without a random start, as each library runs it.
 
     Attributes:
-        model: the network.
         eps_values: radii, in pixels of [0, 1].
         steps: of size 2.5 eps / steps; the last point counts.
-        images: how many of the course's test images.
     """
 
     experiment: ClassVar[str] = "side_by_side"
 
-    model: TrainResNet
     eps_values: Annotated[tuple[float, ...], Len(1)] = (0.5 / 255, 2 / 255, 8 / 255)
     steps: Annotated[int, Ge(1)] = 10
     images: Annotated[int, Ge(1)] = 1000
 
-    def compute(self, context: Context) -> Outcome:
-        device = device_of(context)
-        dataset, index, x, y = test_images(self.model, "course", device, self.images)
-        network = load_resnet(self.model, device)
-        attacks = [PGD(eps, steps=self.steps) for eps in self.eps_values]
-        masks, spent = resumable_blocks(
-            [
-                block
-                for attack in attacks
-                for block in (
-                    partial(withstood, network, attack, x, y),
-                    *(partial(withstood_by, name, network, attack, x, y) for name in OTHERS),
-                )
-            ],
-            context,
-            self.describe(),
-        )
-        right = torch.stack(masks).view(len(attacks), 1 + len(OTHERS), -1)
-        return outcome(
-            {"libraries": ["hw3lib", *OTHERS]},
-            {"right": right, "index": index},
-            dataset=dataset,
-            device=device,
-            seconds=spent,
-        )
-
     def canary(self) -> list[float]:
         """Loss of an untrained network after our attack at each radius, and what it leaves."""
-        attacks = [PGD(eps, steps=self.steps) for eps in self.eps_values]
-        model = canary_images(self.model)[0]
-        guesses = canary_guesses(model)
-        masks = [withstood(model, attack, *guesses) for attack in attacks]
-        shares = torch.stack(masks).double().mean(1).tolist()
-        return canary_losses(self.model, attacks) + shares
+        model = canary.images(self.model)[0]
+        guesses = canary.guesses(model)
+        masks = [withstood(model, attack, *guesses) for attack in self.attacks]
+        return canary.losses(self.model, self.attacks) + canary.means(masks)
+
+    @property
+    def attacks(self) -> list[PGD]:
+        """PGD at each radius."""
+        return [PGD(eps, steps=self.steps) for eps in self.eps_values]
+
+    def blocks(self, model: Classifier, x: Tensor, y: Tensor) -> list[Block]:
+        """What gives the masks (N,) of each attack: by our library, then by the others."""
+        ways: list[Callable[..., Tensor]] = [
+            withstood,
+            *(partial(withstood_by, name) for name in OTHERS),
+        ]
+        return [partial(way, model, attack, x, y) for attack in self.attacks for way in ways]
+
+    def stored(self, parts: list[Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        libraries = ["hw3lib", *OTHERS]
+        right = torch.stack(parts).view(len(self.eps_values), len(libraries), -1)
+        return {"libraries": libraries}, {"right": right}
 
 
 def withstood_by(

@@ -12,7 +12,8 @@ from annotated_types import Len
 from torch import Tensor
 
 from hw3lib.experiments.base import Experiment, device_of, outcome
-from hw3lib.experiments.part2.attacked import COURSE_FGSM, AnyAttack, canary_images, test_images
+from hw3lib.experiments.part2 import canary
+from hw3lib.experiments.part2.base import COURSE_FGSM, AnyAttack, test_images
 from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
 from hw3lib.robust.attacks import SignNoise, input_gradient
 from hw3lib.robust.evaluate import transfer_matrix
@@ -41,20 +42,16 @@ class TransferStudy(Experiment):
         device = device_of(context)
         dataset, index, x, y = test_images(self.models[0], "course", device)
         networks = [load_resnet(model, device) for model in self.models]
-        arrays = self.measure(networks, x, y)
-        return outcome(
-            {"attacks": [repr(attack) for attack in self.attacks]},
-            arrays | {"index": index},
-            dataset=dataset,
-            device=device,
-        )
+        arrays = self.measure(networks, x, y) | {"index": index}
+        attacks = [repr(attack) for attack in self.attacks]
+        return outcome({"attacks": attacks}, arrays, dataset=dataset, device=device)
 
     def canary(self) -> list[float]:
         """Cosines and shares for untrained networks on embedded images."""
-        _, x, _ = canary_images(self.models[0])
-        networks = [canary_images(m.changed(seed=i))[0] for i, m in enumerate(self.models)]
+        _, x, _ = canary.images(self.models[0])
+        networks = [canary.images(m.changed(seed=i))[0] for i, m in enumerate(self.models)]
         table = self.measure(networks, x, networks[0](x).argmax(1))
-        return [float(value.double().mean()) for _, value in sorted(table.items())]
+        return canary.means(table[name] for name in sorted(table))
 
     def measure(self, networks: Sequence[Classifier], x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Which images transfer, and the cosine of the gradients of each pair.
@@ -68,21 +65,15 @@ class TransferStudy(Experiment):
         shown, fooled = [], []
         for attack in self.attacks:
             matrix = transfer_matrix(named, attack, x, y, noise=self.noise, seed=self.seed)
-            cells = [[matrix[source][target] for target in named] for source in sources]
-            shown.append(torch.stack([torch.stack([c.shown for c in row]) for row in cells]))
-            fooled.append(torch.stack([torch.stack([c.fooled for c in row]) for row in cells]))
+            cells = [matrix[source][target] for source in sources for target in named]
+            shown += [cell.shown for cell in cells]
+            fooled += [cell.fooled for cell in cells]
+        shape = (len(self.attacks), len(sources), len(named), -1)
+        parts = list(zip(x.split(500), y.split(500), strict=True))
         gradients = [
-            torch.cat(
-                [
-                    input_gradient(network, *part)[0].flatten(1)
-                    for part in zip(x.split(500), y.split(500), strict=True)
-                ]
-            )
+            torch.cat([input_gradient(network, *part)[0].flatten(1) for part in parts])
             for network in networks
         ]
         cosines = [F.cosine_similarity(a, b) for a, b in combinations(gradients, 2)]
-        return {
-            "shown": torch.stack(shown),
-            "fooled": torch.stack(fooled),
-            "cosine": torch.stack(cosines),
-        }
+        masks = {"shown": torch.stack(shown).view(shape), "fooled": torch.stack(fooled).view(shape)}
+        return masks | {"cosine": torch.stack(cosines)}

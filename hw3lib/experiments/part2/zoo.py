@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 from hw3lib import runs
 from hw3lib.experiments.part2.attacked import UnderAttack, intervals
@@ -28,50 +29,8 @@ def resnet18(*, pretrained: bool = False) -> ResNet:
 CARD_PATH = runs.PUBLISHED / "resnet18.md"
 """Where the card ships, beside the runs."""
 
-CARD = """\
-# ResNet-18 for CIFAR-10
-
-    from hw3lib import resnet18
-
-    model = resnet18(pretrained=True)    # pixels in [0, 1] go in, logits come out
-
-**What it is.** ResNet-18 (He et al. 2016) with a 3 × 3 stem of stride 1 and the max-pool kept,
-{parameters:,} parameters. It normalises by itself. It stands in for the ready-made network of a
-course on adversarial robustness: it is there to be attacked and to start defences from, and is not
-robust.
-
-**Data.** The 50,000 training images of CIFAR-10, checksum `{data}`.
-
-**Recipe.** SGD with batches of {s.batch_size}, Nesterov momentum {s.momentum:g} and weight decay
-{s.weight_decay:g}; flips, crops from a border of four pixels, and a blanked square in each image.
-First {first.epochs} epochs in one cycle of the learning rate up to {first.learning_rate:g}, with
-squares of {first.erased} pixels and labels smoothed by {first.defense.label_smoothing:g}. Then
-{second.epochs} epochs at a constant {second.learning_rate:g}, with labels as they are. Then
-{s.epochs} epochs from {s.learning_rate:g} straight down to zero, with squares of {s.erased} pixels.
-Seed {s.seed}.
-
-**Measured** in float32 from the float16 weights of the file: accuracy on all test images, and on
-the quarter that the course tests on, with 95 % intervals (Wilson). The other three quarters are the
-course's validation images. They chose no weights here, since each
-stage keeps its last.
-
-| under | all test images | course's |
-|---|---|---|
-{rows}
-
-FGSM has the course's ε = 0.1 and PGD its ε = 0.01, in units of the normalised input. Strong PGD
-takes twenty steps from each of two random starts in the ball of FGSM.
-
-**Limits.** It knows ten classes of 32 × 32 photographs and calls everything else one of them, with
-confidence. Labels and pictures have the biases of CIFAR-10 (Krizhevsky 2009). It is one training:
-another seed makes other errors.
-
-**Made by** hw3lib {version}, commit {commit}, torch {torch}, {device}, in {minutes:.0f} minutes,
-finished {finished:.10}. Run `{key}`.
-
-**File.** `{file}`, float16, SHA-256
-`{digest}`. Licence: MIT, as the package.
-"""
+TEMPLATE = Path(__file__).with_name("model_card.md")
+"""The card without its numbers, for `str.format`."""
 
 
 def model_card() -> str:
@@ -86,7 +45,7 @@ def model_card() -> str:
     stages = [runs.run(stage) for stage in (settings.first, second, settings)]
     weights = stages[-1].path.with_suffix(".safetensors")
     measured = intervals(runs.run(UnderAttack(model=settings)))
-    return CARD.format(
+    return TEMPLATE.read_text(encoding="utf-8").format(
         s=settings,
         first=settings.first,
         second=second,
