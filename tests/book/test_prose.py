@@ -34,6 +34,14 @@ def test_no_number_in_the_prose_was_typed(path):
 
 
 @pytest.mark.parametrize(
+    "path", [p for p in NOTEBOOKS if p.stem.startswith(("q2_", "why_"))], ids=lambda path: path.stem
+)
+def test_no_paragraph_of_part_2_is_a_wall_of_numbers(path):
+    paragraphs = re.split(r"\n\s*\n", prose(read(path)))
+    assert [text for text in paragraphs if text.count("{glue:text}") > 4] == []
+
+
+@pytest.mark.parametrize(
     ("text", "found"),
     [
         ("The test value is 0.518 bits.", ["0.518"]),
