@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pickle
 import shutil
@@ -10,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -167,32 +168,42 @@ def _read_batch(key: str, path: Path) -> np.ndarray:
     """Images (N, 32, 32, 3) or labels (N,) of one of CIFAR-10's files, which are pickles.
 
     torchvision's reader would refuse a file with the same arrays that is not the original byte by
-    byte, and unpickles anything. A checksum before unpickling would refuse the former too, so
-    `_ArrayUnpickler` is what makes it safe: it calls no code that a file names.
+    byte, and unpickles anything. A checksum before unpickling would refuse the former too, so what
+    makes it safe is `_Unpickler`: no code that a file names is called, not even NumPy's.
     """
-    with path.open("rb") as file:
-        batch = _ArrayUnpickler(file, encoding="latin1").load()
+    batch = _Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     if key.startswith("y"):
-        return np.asarray(batch["labels"]).reshape(-1)
-    pixels: np.ndarray = batch["data"].reshape(-1, 3, 32, 32)  # stored channel by channel
+        labels = batch["labels"]
+        return np.asarray(labels) if isinstance(labels, list) else labels.array()
+    pixels = batch["data"].array().reshape(-1, 3, 32, 32)  # stored channel by channel
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Makes arrays of numbers and nothing else, where a foreign pickle could run any code."""
+class _Pickled:
+    """Stands for an array, or its type, in a pickle: keeps what NumPy would have been told."""
 
-    makers: ClassVar[dict[str, Any]] = {
-        "ndarray": np.ndarray,
-        "_reconstruct": np.empty(0).__reduce__()[0],
-        # The original files give flags as integers, of which NumPy 2.4.0 to 2.4.4 warn. A copy: the
-        # file may set its state, and NumPy's own must stay as it is.
-        "dtype": lambda code, *_: np.dtype({"u1": np.uint8, "i8": np.int64}[code], copy=True),
-    }
+    state: Any = None
 
-    def find_class(self, module: str, name: str) -> Any:
-        if not module.startswith("numpy") or name not in self.makers:
+    def __init__(self, *args: Any) -> None:
+        self.args = args
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def array(self) -> np.ndarray:
+        """The array; its state is version, shape, type, whether by columns, and bytes."""
+        _, shape, kind, _, content = self.state
+        raw = content.encode("latin1") if isinstance(content, str) else content
+        return np.frombuffer(raw, {"u1": "u1", "i8": "<i8"}[kind.args[0]]).reshape(shape).copy()
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes lists, texts, numbers and `_Pickled` arrays, where a pickle could run any code."""
+
+    def find_class(self, module: str, name: str) -> type[_Pickled]:
+        if not module.startswith("numpy") or name not in ("ndarray", "_reconstruct", "dtype"):
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return self.makers[name]
+        return _Pickled
 
 
 def listed(names: Iterable[str]) -> str:

@@ -206,13 +206,13 @@ def bootstrap_interval(
         raise ValueError(f"{len(x)} values and {resamples} resamples: need at least 2 and 1")
 
     def of(rows: NDArray[np.int64]) -> Any:
-        found = statistic(x[rows])
-        if not np.isfinite(found):
+        if not np.isfinite(found := statistic(x[rows])):
             raise ValueError(f"the statistic of some sample of these values is {found}")
         return found
 
+    rows = np.arange(len(x))
     resampled = scipy.stats.bootstrap(
-        [np.arange(len(x))],
+        [rows],
         of,
         vectorized=False,
         n_resamples=resamples,
@@ -220,8 +220,8 @@ def bootstrap_interval(
         method="percentile",
         rng=np.random.default_rng(seed),
     )
-    low, high = resampled.confidence_interval
-    return Interval(float(statistic(x)), float(low), float(high), len(x))
+    low, high = map(float, resampled.confidence_interval)
+    return Interval(float(of(rows)), low, high, len(x))
 
 
 def slope(x: ArrayLike, y: ArrayLike, confidence: float = 0.95) -> Interval:
@@ -276,10 +276,8 @@ def chi_square(
     """
     observed, p = np.asarray(counts, dtype=np.float64), np.asarray(probs, dtype=np.float64)
     if observed.shape != p.shape or not (observed >= 0).all():
-        raise ValueError(
-            f"counts {observed.shape} and probabilities {p.shape}: need the same shape, and no "
-            "negative or missing count"
-        )
+        shapes = f"{observed.shape} and probabilities {p.shape}"
+        raise ValueError(f"counts {shapes}: need the same shape, and no negative or missing count")
     if not ((p >= 0).all() and np.allclose(p.sum(-1), 1, atol=1e-6)):
         raise ValueError("the probabilities of each row must be 0 or more, and sum to 1")
     expected = p * observed.sum(-1, keepdims=True)

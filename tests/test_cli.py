@@ -244,6 +244,18 @@ def test_a_training_that_diverges_says_what_to_do():
     assert "Traceback" not in answer.stderr
 
 
+def test_a_cache_that_cannot_be_written_is_told_in_one_line(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HW3_CACHE", str(tmp_path / "file"))
+    answer = invoke("run", "vae_training", *WORDS)
+    assert answer.exit_code == 1
+    (line,) = answer.stderr.splitlines()
+    assert line.startswith("hw3: ")
+    assert "cannot be written" in line
+    assert "set HW3_CACHE to a folder" in line
+    assert invoke("runs", "list").exit_code == 0
+
+
 def test_a_fault_that_nobody_foresaw_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(runs, "run", lambda *_, **__: {}["key"])
     assert isinstance(invoke("run", "vae_training", *WORDS).exception, KeyError)

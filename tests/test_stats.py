@@ -205,6 +205,15 @@ def test_with_one_factor_the_two_way_interval_is_students(seed, confidence):
         )
 
 
+@given(st.integers(0, 10_000))
+def test_seeds_that_differ_less_than_chance_add_nothing(seed):
+    image, rest = np.random.default_rng(seed).normal(size=(2, 30))
+    image, rest = 3 * image, rest - rest.mean()  # so that both seeds have the same mean
+    ours = stats.two_way_interval([image + rest, image - rest])
+    expected = stats.mean_interval(image)
+    assert [ours.low, ours.high] == pytest.approx([expected.low, expected.high])
+
+
 @given(st.integers(0, 10_000), st.integers(2, 6), st.integers(2, 6))
 def test_seeds_and_images_are_treated_alike(seed, rows, columns):
     values = np.random.default_rng(seed).normal(size=(rows, columns))
@@ -234,6 +243,8 @@ def test_what_is_printed_in_whole_steps_moves_the_ends_to_steps():
     assert (cut.low, cut.high) == pytest.approx((0.91, 0.95))
     rounded = stats.prediction_interval(masks, 2500, step=0.02)
     assert (rounded.low, rounded.high) == pytest.approx((0.92, 0.96))
+    cut = stats.prediction_interval(masks, 2500, step=0.02, truncated=True)
+    assert (cut.low, cut.high) == pytest.approx((0.90, 0.94))
     assert all(stats._printed(k / 100, 0.01, truncated=True) == k * 0.01 for k in range(101))
 
 
