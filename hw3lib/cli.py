@@ -189,6 +189,9 @@ def reproduce_command(
     jobs: Annotated[int, typer.Option(min=1, help="processes; 2 or more also pay on one GPU")] = 1,
     time_budget: Annotated[float | None, typer.Option(help="seconds; stops before")] = None,
     publish: Annotated[bool, typer.Option(help="copy the results into the package")] = False,
+    planned: Annotated[
+        bool, typer.Option(help="the runs that wait for a GPU instead, in the order of their worth")
+    ] = False,
     plan: Annotated[
         bool, typer.Option(help="only say what would run and how long it takes")
     ] = False,
@@ -197,7 +200,7 @@ def reproduce_command(
     from hw3lib.runs import schedule
     from hw3lib.runs.settings import OutOfTime
 
-    entries, device = _wanted(_seeds(seeds), only), _usable(device)
+    entries, device = _wanted(_seeds(seeds), only, planned), _usable(device)
     deadline = _deadline(time_budget)
     if plan:
         _show_plan(entries, device)
@@ -341,14 +344,16 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
-def _wanted(seeds: Sequence[int], only: str) -> list[Published]:
-    """The published runs of these seeds whose description contains a text."""
-    from hw3lib.experiments.catalog import published
+def _wanted(seeds: Sequence[int], only: str, planned: bool) -> list[Published]:
+    """The published runs of these seeds, or the planned ones, whose description contains a text."""
+    from hw3lib.experiments import catalog
 
-    entries = [entry for entry in published(seeds) if only in entry.settings.describe()]
+    listed = catalog.planned(seeds) if planned else catalog.published(seeds)
+    entries = [entry for entry in listed if only in entry.settings.describe()]
     if not entries:
+        kind = "planned" if planned else "published"
         raise ValueError(
-            f"no published run of these seeds contains --only {only!r}; "
+            f"no {kind} run of these seeds contains --only {only!r}; "
             "`hw3 reproduce --plan` and `hw3 runs list` show descriptions"
         )
     return entries

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from hw3lib.experiments.part1.beta_sweep import BETAS, SWEEP_EPOCHS, LatentFactors
@@ -22,7 +22,7 @@ from hw3lib.experiments.part1.tightness import BoundTightness
 from hw3lib.experiments.part1.vae_training import ScoreVAE, TrainVAE
 from hw3lib.experiments.part2.attack_strength import AttackStrength
 from hw3lib.experiments.part2.attacked import AdversarialPictures, UnderAttack
-from hw3lib.experiments.part2.base import COURSE_FGSM
+from hw3lib.experiments.part2.base import COURSE_FGSM, COURSE_PGD
 from hw3lib.experiments.part2.deviations import Deviations
 from hw3lib.experiments.part2.evaluation import Checklist, RadiusCurves
 from hw3lib.experiments.part2.gradient_sign import GradientSign
@@ -43,6 +43,9 @@ PLANE_EPOCHS = 80
 
 COMPARE_EPOCHS = 10
 """Of the three short trainings of question 1.7."""
+
+COURSE_EPOCHS = 30
+"""Of every network of the course but the ready-made one."""
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Weights of the clean loss that question 2.2 compares."""
@@ -90,6 +93,30 @@ def published(seeds: Sequence[int] = (0,)) -> Iterator[Published]:
                     listed.add(settings)
                     first = getattr(settings, "seed", 0) == 0  # the classifier's is 0 for all
                     yield Published(settings, weights=first and name in WITH_WEIGHTS)
+
+
+def planned(seeds: Sequence[int] = (0,)) -> Iterator[Published]:
+    """Runs that wait for a GPU and do not ship yet, in the order of their worth.
+
+    First the defences to their end; then both trained with the cut that the report's attacks seem
+    to have, under every habit of writing an attack; then the networks from scratch under every
+    habit, and what a usual learning rate and the weight decay of the public recipe make of them.
+    """
+    for seed in seeds:
+        nets = networks("cifar10", seed)
+        fgsm = replace(COURSE_FGSM, cut="normalized")
+        cut = networks("cifar10", seed, fgsm=fgsm, pgd=replace(COURSE_PGD, cut="normalized"))
+        defended = (nets.pgd_defense, nets.fgsm_defense, cut.pgd_defense, cut.fgsm_defense)
+        ends = [model.changed(epochs=COURSE_EPOCHS) for model in defended]
+        usual = nets.scratch.changed(learning_rate=0.1, schedule="linear", nesterov=True)
+        decayed = nets.augmented.changed(
+            learning_rate=0.01, schedule="linear", nesterov=True, weight_decay=1e-2,
+            batch_size=256, epochs=100,
+        )  # fmt: skip
+        for model in (*ends, nets.scratch, nets.augmented, usual, decayed):
+            yield Published(model)
+            yield Published(UnderAttack(model=model, seed=model.seed))
+            yield Published(Deviations(model=model, images=STUDIED["cifar10"]))
 
 
 def shipped(seed: int) -> dict[str, Named]:
