@@ -25,15 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from hw3lib.files import (
-    acquire,
-    remove_parts,
-    sealed,
-    sha256,
-    unsealed,
-    user_folder,
-    write_whole,
-)
+from hw3lib.files import acquire, remove_parts, sealed, sha256, unsealed, user_folder, write_whole
 from hw3lib.runs.provenance import provenance
 from hw3lib.runs.settings import Context, Outcome, OutOfTime, RunError, Settings
 
@@ -225,9 +217,8 @@ def _writing(path: Path, checkpoint: Path | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kept = (
-            f"; what is done is kept in {checkpoint}" if checkpoint and checkpoint.exists() else ""
-        )
+        done = checkpoint and checkpoint.exists()
+        kept = f"; what is done is kept in {checkpoint}" if done else ""
         raise RunError(
             f"{path} cannot be written ({error}){kept}. Make room or set HW3_CACHE to a folder "
             "that can be written, then run the same again"
@@ -340,7 +331,7 @@ def stored_runs(root: str | Path | None = None) -> Iterator[Run]:
     if root and not Path(root).is_dir():
         raise RunError(f"there is no folder {root}")
     for folder in [Path(root)] if root else [PUBLISHED, cache_dir()]:
-        for path in sorted(folder.glob("*/*.json")):
+        for path in sorted(folder.glob("*/[!.]*.json")):
             try:
                 yield read(path)
             except RunError as error:

@@ -429,7 +429,7 @@ def test_seeds_to_compare_are_the_one_asked_for_and_those_that_are_published(cac
 # Kills, neighbours, and disks
 
 
-def test_the_next_run_removes_what_a_killed_one_left_half_written(cache):
+def test_the_next_run_removes_what_a_killed_one_left_half_written(cache, caplog):
     settings = Square()
     checkpoint = runs.checkpoint_path(settings, settings.canary())
     folder = cache / settings.experiment
@@ -445,6 +445,8 @@ def test_the_next_run_removes_what_a_killed_one_left_half_written(cache):
     others = [folder / f".77.{other}.npz", checkpoint.with_name("other-key.77.part")]
     for path in (*left, *others):
         path.write_bytes(b"half")
+    assert list(runs.stored_runs(cache)) == []
+    assert caplog.text == ""  # what is half-written is no run, and no fault
     runs.run(settings)
     assert [path for path in left if path.exists()] == []
     assert all(path.exists() for path in others)  # their runs may be at work
