@@ -127,26 +127,31 @@ def list_command() -> None:
 @runs_app.command("show")
 def show_command(key: str) -> None:
     """Settings, results and provenance of one run."""
-    distinct = {stored.key: stored for stored in reversed(_select([key]))}  # published ones win
+    from hw3lib import runs
+
+    distinct = {path.stem: path for path in reversed(_select([key]))}  # published ones win
     if len(distinct) > 1:
         raise ValueError(f"{len(distinct)} runs begin with {key}: {', '.join(sorted(distinct))}")
-    _show(*distinct.values())
+    _show(runs.read(*distinct.values()))
 
 
 @runs_app.command("verify")
 def verify_command(keys: Keys = None) -> None:
-    """Recompute canaries: does the code still compute what made these runs?"""
-    from hw3lib.runs.settings import RunError
+    """Recompute canaries: does the code still compute what made these runs? Are they whole?"""
+    from hw3lib import runs
 
-    stale = 0
-    for stored in _select(keys):
+    bad = 0
+    for path in _select(keys):
+        word = "BROKEN"
         try:
+            stored = runs.read(path)
+            word = "STALE"
             difference = stored.verify()
             typer.echo(f"ok     {stored.key}  {stored.settings.describe()}  ({difference:.1e})")
-        except RunError as error:
-            stale += 1
-            typer.echo(f"STALE  {stored.key}  {error}")
-    if stale:
+        except runs.RunError as error:
+            bad += 1
+            typer.echo(f"{word:6} {path.stem}  {error}")
+    if bad:
         raise typer.Exit(1)
 
 
@@ -313,20 +318,20 @@ def _assignments(words: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def _select(keys: Sequence[str] | None) -> list[Run]:
+def _select(keys: Sequence[str] | None) -> list[Path]:
+    """The files of all runs, or of those whose keys begin so; broken ones, too."""
     from hw3lib import runs
 
     _load_experiments()
-    stored = list(runs.stored_runs())
-    if keys is None:
-        return stored
+    files = list(runs.stored_files())
+    if not keys:
+        return files
     if "" in keys:
         raise ValueError("a key, or its beginning, has one hex digit or more; see `hw3 runs list`")
-    chosen = [one for one in stored if one.key.startswith(tuple(keys))]
-    missing = [key for key in keys if not any(one.key.startswith(key) for one in chosen)]
+    missing = [key for key in keys if not any(path.stem.startswith(key) for path in files)]
     if missing:
         raise ValueError(f"no stored run begins with {', '.join(missing)}; see `hw3 runs list`")
-    return chosen
+    return [path for path in files if path.stem.startswith(tuple(keys))]
 
 
 def _seeds(text: str) -> list[int]:
@@ -439,7 +444,3 @@ def _show(stored: Run) -> None:
     console.print_json(data={"results": results, "provenance": stored.provenance})
     files = [p.name for p in sorted(Path(stored.path.parent).glob(f"{stored.key}.*"))]
     console.print(f"files in {stored.path.parent}: {', '.join(files)}")
-
-
-if __name__ == "__main__":
-    main()

@@ -78,6 +78,18 @@ def test_a_stale_run_fails_verification_and_is_named():
     assert f"STALE  {TINY.key}" in answer.output
 
 
+def test_an_altered_run_fails_verification_and_is_shown_to_nobody():
+    stored = runs.run(TINY)
+    stored.path.write_text(stored.path.read_text().replace('"epoch": 1', '"epoch": 2'))
+    answer = invoke("runs", "verify")
+    assert answer.exit_code == 1
+    assert answer.stdout.startswith(f"BROKEN {TINY.key}")
+    assert "was altered since it was stored" in answer.stdout
+    shown = invoke("runs", "show", TINY.key)
+    assert (shown.exit_code, shown.stdout) == (1, "")
+    assert "was altered since it was stored" in shown.stderr
+
+
 def test_reproduce_computes_what_is_missing_and_publishes_what_is_fresh(monkeypatch):
     entries = [plan.Published(TINY, weights=True), plan.Published(TINY.changed(seed=1))]
     monkeypatch.setattr(plan, "published", lambda seeds: entries)

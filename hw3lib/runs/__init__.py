@@ -15,6 +15,7 @@ from hw3lib.runs.store import (
     published_seeds,
     read,
     run,
+    stored_files,
     stored_runs,
 )
 
@@ -37,5 +38,6 @@ __all__ = [
     "read",
     "run",
     "source",
+    "stored_files",
     "stored_runs",
 ]

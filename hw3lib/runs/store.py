@@ -322,20 +322,25 @@ def published_seeds(settings: Settings, seeds: Iterable[int] = range(10)) -> lis
     return [asked, *(other for other in found if other and other.published)]
 
 
+def stored_files(root: str | Path | None = None) -> Iterator[Path]:
+    """The files of `stored_runs`, readable or not."""
+    if root and not Path(root).is_dir():
+        raise RunError(f"there is no folder {root}")
+    for folder in [Path(root)] if root else [PUBLISHED, cache_dir()]:
+        yield from sorted(folder.glob("*/[!.]*.json"))
+
+
 def stored_runs(root: str | Path | None = None) -> Iterator[Run]:
     """All readable runs below `root`; default all that are published, then all cached ones.
 
     Raises:
         RunError: there is no such folder.
     """
-    if root and not Path(root).is_dir():
-        raise RunError(f"there is no folder {root}")
-    for folder in [Path(root)] if root else [PUBLISHED, cache_dir()]:
-        for path in sorted(folder.glob("*/[!.]*.json")):
-            try:
-                yield read(path)
-            except RunError as error:
-                logger.warning("%s", error)
+    for path in stored_files(root):
+        try:
+            yield read(path)
+        except RunError as error:
+            logger.warning("%s", error)
 
 
 def _path(root: Path, settings: Settings) -> Path:
