@@ -194,8 +194,7 @@ def bootstrap_interval(
         values: (n,) or (n, k); rows are resampled.
         statistic: maps resampled values to a number, along axis 0.
         confidence: coverage.
-        resamples: bootstrap samples.
-        seed: of the resampling.
+        resamples, seed: bootstrap samples, and the seed that they are drawn from.
 
     Raises:
         ValueError: there is one value or none, or the statistic of some sample is not finite.
