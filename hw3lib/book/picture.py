@@ -28,7 +28,9 @@ from matplotlib.text import Text
 from PIL import Image
 
 WIDE = 6.0
-"""Inches up to which a figure can be read on a phone as it is."""
+"""Inches of a figure of one panel."""
+SMALLEST = 9
+"""CSS pixels below which text on a phone is too small to read."""
 NARROW = 4.4
 """Inches of the layout for a phone."""
 PHONE = 358
@@ -76,7 +78,7 @@ class Layout:
 
 
 def as_svg(fig: Figure, source: str, columns: int | None = None) -> str:
-    """The figure as a file with a wide and, if it is wider than `WIDE`, a narrow layout.
+    """The figure as a file with a wide and, if that is too small on a phone, a narrow layout.
 
     Args:
         fig: stays as it is.
@@ -85,7 +87,7 @@ def as_svg(fig: Figure, source: str, columns: int | None = None) -> str:
             there are more than four.
     """
     wide = _layout(fig, "wide")
-    narrow = _layout(_narrowed(fig, columns), "narrow") if fig.get_figwidth() > WIDE else wide
+    narrow = _layout(_narrowed(fig, columns), "narrow") if wide.text < SMALLEST else wide
     levels = sorted(
         {level for part in (wide, narrow) for level in re.findall(r"--g(\w\w)", part.body)}
     )

@@ -46,9 +46,14 @@ def test_a_wide_figure_is_narrow_and_high_on_a_phone():
 
 
 def test_a_figure_that_fits_has_one_layout():
-    svg = picture.as_svg(panels(columns=1), "Run 0")
+    svg = picture.as_svg(panels(columns=1, figsize=(5, 3)), "Run 0")
     assert len(set(sizes(svg).values())) == 1
     assert 'class="narrow"' not in svg
+
+
+def test_a_figure_with_text_too_small_on_a_phone_has_a_narrow_layout():
+    svg = picture.as_svg(panels(columns=1, figsize=(6, 3)), "Run 0")
+    assert float(re.search(r'data-text="([\d.]+)"', svg)[1]) >= picture.SMALLEST
 
 
 @pytest.mark.parametrize("columns", [1, 2, 3])
