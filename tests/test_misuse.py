@@ -34,6 +34,7 @@ def folder(tmp_path, monkeypatch):
     """A folder with files of other kinds than asked for, and an empty cache."""
     monkeypatch.setenv("HW3_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HW3_DATA", str(tmp_path / "data"))
+    data.load.cache_clear()  # what another test has loaded is not there
     monkeypatch.chdir(tmp_path)
     for name, content in FILES.items():
         Path(name).write_text(json.dumps(content))
