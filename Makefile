@@ -42,8 +42,9 @@ test-long: $(READY) ## The laws that take long to check: all test images, five k
 mutants: $(READY) ## Plant classic mistakes one at a time; a test must fail for each (OPTIONS="--only attacks")
 	$(BIN)/python tests/mutants/run.py $(OPTIONS)
 
-pages: book ## Look at every built page in a headless browser
-	$(BIN)/pytest -n auto --maxprocesses 4 -m browser tests/book
+PAGES ?=
+pages: book ## Look at every built page in a headless browser (20 min on two cores; PAGES="expression of pytest -k")
+	$(BIN)/pytest -n auto --maxprocesses 4 -m browser $(if $(PAGES),-k "$(PAGES)") tests/book
 
 # The MyST text is what people edit; the .ipynb is made from it. `make notebooks NB=q1_03` does one.
 NB ?=
