@@ -1,7 +1,7 @@
 """The ledger: what the report and this book claim, the evidence in stored runs, and the verdict.
 
 A claim says that a quantity lies between two ends. The quantity is an expression over stored runs;
-the ends are written down with it. Nobody writes a verdict: `judge` computes it.
+the ends are written down with it. Nobody writes a verdict: `decide` computes it.
 """
 
 from __future__ import annotations
@@ -138,17 +138,11 @@ def decide(quantity: Interval, low: float, high: float) -> Word:
     With an interval: it holds if all of the interval does, fails if none of it does. A quantity
     without one is taken as exact.
     """
-    bottom, top = quantity.low, quantity.high
-    if np.isnan(bottom):
-        bottom = top = quantity.value
+    exact = (quantity.value, quantity.value)
+    bottom, top = (quantity.low, quantity.high) if quantity.known else exact
     if low < bottom and top < high:
         return "holds"
     return "fails" if top <= low or bottom >= high else "undecided"
-
-
-def judge(claim: Claim, seeds: Sequence[Names]) -> Judgement:
-    """Evaluate a claim's evidence for each seed, and decide; see `measure`."""
-    return Judgement(claim, measure(claim.evidence, seeds))
 
 
 def measure(evidence: str, seeds: Sequence[Names]) -> Measurement:

@@ -40,7 +40,17 @@ def ledger(path: str | Path, seeds: Iterable[int] = SEEDS) -> list[Judgement]:
 
 def judge(claim: Claim, seeds: Iterable[int] = SEEDS) -> Judgement:
     """Judge a claim on every seed whose runs are all published; raises as `usable` does."""
-    return claims.judge(claim, _lookups(usable(claim.evidence, seeds)))
+    return Judgement(claim, measure(claim.evidence, seeds))
+
+
+def measure(expression: str, seeds: Iterable[int] = SEEDS) -> Measurement:
+    """What an expression is on every seed whose runs are all published.
+
+    Raises:
+        ValueError: it names something unknown, or its runs for seed 0 are not published.
+    """
+    lookups = [partial(lookup, seed=seed) for seed in usable(expression, seeds)]
+    return claims.measure(expression, lookups)
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,7 @@ def comparisons(seeds: Iterable[int] = SEEDS) -> list[Comparison]:
     found = []
     for name, expression in report.evidence().items():
         if available := usable(expression, seeds):
-            measured = claims.measure(expression, _lookups(available))
+            measured = measure(expression, available)
             asked = claims.free_names(expression) - FUNCTIONS.keys()
             used = [lookup(run, seed) for seed in available for run in sorted(asked)]
             found.append(Comparison(name, measured, tuple(used)))
@@ -122,10 +132,6 @@ def usable(expression: str, seeds: Iterable[int] = SEEDS) -> list[int]:
         if all(_stored(one) for one in runs_of_seed):
             distinct.setdefault(tuple(map(_key, runs_of_seed)), seed)
     return list(distinct.values())
-
-
-def _lookups(seeds: Iterable[int]) -> list[claims.Names]:
-    return [partial(lookup, seed=seed) for seed in seeds]
 
 
 def lookup(name: str, seed: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -208,6 +209,18 @@ def check_count(name: str, value: object) -> None:
         raise TypeError(f"{name}={value!r}: it must be a whole number")
     if value < 1:
         raise ValueError(f"{name}={value}: an attack needs at least 1")
+
+
+def check_number(name: str, value: object, what: str, highest: float) -> None:
+    """Refuse what is no finite number from 0 to the highest.
+
+    Raises:
+        TypeError, ValueError: see the messages.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}={value!r}: it must be a number")
+    if not (0 <= float(value) <= highest and math.isfinite(value)):
+        raise ValueError(f"{name}={value}: {what} lies in [0, {highest:g}]")
 
 
 def check_flag(name: str, value: object) -> None:

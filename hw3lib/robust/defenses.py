@@ -11,7 +11,6 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from numbers import Real
 from typing import Annotated, Any, Literal, get_args
 
 import torch
@@ -22,7 +21,7 @@ from torch import Tensor, autocast, nn
 from hw3lib.augmentation import augment, draw_augmentation, draw_squares, erase
 from hw3lib.data import to_pixels
 from hw3lib.robust.attacks import FGSM, PGD
-from hw3lib.robust.checks import check_choice
+from hw3lib.robust.checks import check_choice, check_number
 from hw3lib.robust.modes import evaluating, keeping_statistics
 
 GradientAttack = Annotated[FGSM | PGD, Field(discriminator="kind")]
@@ -43,7 +42,7 @@ class Standard:
     kind: Literal["standard"] = field(default="standard", repr=False)
 
     def __post_init__(self) -> None:
-        _check_number("label_smoothing", self.label_smoothing, "the share of all classes", 1)
+        check_number("label_smoothing", self.label_smoothing, "the share of all classes", 1)
 
     def loss(
         self,
@@ -71,7 +70,7 @@ class AdversarialLoss:
 
     def __post_init__(self) -> None:
         _check_attack(self.attack, self.attack_mode)
-        _check_number("alpha", self.alpha, "the weight of the clean loss", 1)
+        check_number("alpha", self.alpha, "the weight of the clean loss", 1)
 
     def loss(
         self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
@@ -128,7 +127,7 @@ class TRADES:
 
     def __post_init__(self) -> None:
         _check_attack(self.attack, self.attack_mode)
-        _check_number("beta", self.beta, "the weight of the divergence", math.inf)
+        check_number("beta", self.beta, "the weight of the divergence", math.inf)
         if not (isinstance(self.attack, PGD) and self.attack.random_start):
             raise ValueError(
                 f"{self.attack} begins at the image itself, where the divergence has no gradient; "
@@ -207,13 +206,6 @@ def _check_attack(attack: Any, mode: str) -> None:
             "pass an untargeted attack"
         )
     check_choice("attack_mode", mode, get_args(AttackMode))
-
-
-def _check_number(name: str, value: object, what: str, highest: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}={value!r}: it must be a number")
-    if not (0 <= float(value) <= highest and math.isfinite(value)):
-        raise ValueError(f"{name}={value}: {what} lies in [0, {highest:g}]")
 
 
 class ImageObjective:

@@ -7,7 +7,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 import nbformat
+from nbclient import NotebookClient
 from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_notebook
 
 from hw3lib.book.picture import source_of
 
@@ -25,6 +27,13 @@ OTHER_SOURCE = r"Computed on this page · hw3lib \S+|Timed on .+ · torch \S+ ·
 
 def read(path: Path) -> NotebookNode:
     return nbformat.read(path, as_version=4)
+
+
+def outputs_of(code: str) -> list[NotebookNode]:
+    """What a cell of a notebook shows."""
+    notebook = NotebookClient(new_notebook(cells=[new_code_cell(code)])).execute()
+    outputs: list[NotebookNode] = notebook.cells[0].outputs
+    return outputs
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:

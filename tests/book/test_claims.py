@@ -58,7 +58,8 @@ def test_names_that_an_expression_binds_itself_need_no_evidence():
 
 
 def judged_on(*values):
-    return claims.judge(claim(), [{"x": value}.__getitem__ for value in values])
+    seeds = [{"x": value}.__getitem__ for value in values]
+    return claims.Judgement(claim(), claims.measure(claim().evidence, seeds))
 
 
 def test_one_seed_gives_the_interval_over_what_was_measured():
@@ -91,9 +92,9 @@ def test_seeds_that_agree_on_a_few_images_are_still_unsure_of_others(as_interval
 
 def test_no_run_and_no_number_are_errors():
     with pytest.raises(ValueError, match="not stored"):
-        claims.judge(claim(), [])
+        judged_on()
     with pytest.raises(ValueError, match="nan"):
-        claims.judge(claim(), [{"x": np.nan}.__getitem__])
+        judged_on(np.nan)
 
 
 def test_an_unknown_name_is_an_error():

@@ -6,10 +6,8 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from hw3lib.book import explorer
-from tests.book.notebooks import CHROMIUM
 
 
 def tiles(rows=3, columns=4, size=28):
@@ -71,16 +69,6 @@ def test_shapes_and_names_that_do_not_fit_are_refused():
         explorer.explorer(tiles(), (range(3), range(3)), ["t"] * 12, name="x")
     with pytest.raises(ValueError, match="letters"):
         page(tiles(), name='x" onload="')
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not CHROMIUM:
-        pytest.skip("no Chromium on this machine")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield browser
-        browser.close()
 
 
 @pytest.mark.browser

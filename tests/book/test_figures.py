@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nbclient import NotebookClient
-from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
 from hw3lib.book import figures
 from hw3lib.book.picture import source_of
 from hw3lib.stats import Interval
+from tests.book.notebooks import outputs_of
 
 
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 2))
@@ -90,8 +89,7 @@ def test_in_a_notebook_a_signed_figure_is_shown_once_with_its_source_below():
         "import matplotlib.pyplot as plt\nfrom hw3lib.book import figures\n"
         "fig, ax = plt.subplots()\nfigures.sign(fig, 'Run 01234567 · <cpu>')"
     )
-    notebook = NotebookClient(new_notebook(cells=[new_code_cell(code)])).execute()
-    shown, line = notebook.cells[0].outputs
+    shown, line = outputs_of(code)
     assert set(shown.data) == {"image/svg+xml", "image/png", "text/plain"}
     assert source_of(shown.data["image/svg+xml"]) == "Run 01234567 · <cpu>"
     assert line.text == "Source: Run 01234567 · <cpu>\n"

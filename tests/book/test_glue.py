@@ -3,16 +3,13 @@
 import subprocess
 import sys
 
-from nbclient import NotebookClient
-from nbformat.v4 import new_code_cell, new_notebook
-
 from hw3lib.book.glue import MIME_PREFIX, without_checks
+from tests.book.notebooks import outputs_of
 
 
 def test_a_glued_value_is_stored_under_its_name():
     code = 'from hw3lib.book.glue import glue\nglue("test_bpd", 0.51234, ".3f")'
-    notebook = NotebookClient(new_notebook(cells=[new_code_cell(code)])).execute()
-    (output,) = notebook.cells[0].outputs
+    (output,) = outputs_of(code)
     assert output.data == {f"{MIME_PREFIX}text/plain": "'0.512'"}
     assert output.metadata["scrapbook"] == {"name": "test_bpd", "mime_prefix": MIME_PREFIX}
 
@@ -22,8 +19,7 @@ def test_a_table_is_followed_by_its_source():
         "import pandas as pd\nfrom hw3lib.book.glue import show_table\n"
         "show_table(pd.DataFrame({'a': [1]}), 'Run 01234567 · <cpu>')"
     )
-    notebook = NotebookClient(new_notebook(cells=[new_code_cell(code)])).execute()
-    table, line = notebook.cells[0].outputs
+    table, line = outputs_of(code)
     assert 'class="dataframe"' in table.data["text/html"]
     assert line.data["text/plain"] == "Run 01234567 · <cpu>"
     assert "Run 01234567 · &lt;cpu&gt;</details>" in line.data["text/html"]

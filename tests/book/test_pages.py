@@ -7,9 +7,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
-from playwright.sync_api import sync_playwright
 
-from tests.book.notebooks import CHROMIUM, ROOT
+from tests.book.notebooks import ROOT
 
 HTML = ROOT / "_build" / "html"
 # What Sphinx makes for itself, and the redirect to the first page.
@@ -73,16 +72,6 @@ def test_every_link_within_the_book_has_its_target(page, article):
         if href.fragment and target.suffix == ".html":
             anchor = re.escape(unquote(href.fragment))
             assert re.search(f'id="{anchor}"', target.read_text(encoding="utf-8")), link
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not CHROMIUM:
-        pytest.skip("no Chromium on this machine")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield browser
-        browser.close()
 
 
 SCREENS = {390: 844, 1440: 900}
