@@ -126,6 +126,14 @@ def visit_image(self: HTML5Translator, node: nodes.image) -> None:
         )
 
 
+def visit_citation(self: HTML5Translator, node: nodes.citation) -> None:
+    """An entry of the list that docutils puts around citations, by the role of one."""
+    start = len(self.body)
+    HTML5Translator.visit_citation(self, node)
+    entry = "".join(self.body[start:]).replace('role="doc-biblioentry"', 'role="listitem"')
+    self.body[start:] = [entry]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
     app.add_post_transform(NameFolds)
@@ -133,4 +141,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_post_transform(TableCorners)
     app.add_node(HideCodeCellNode, override=True, html=(visit_fold, depart_fold))
     app.add_node(nodes.image, override=True, html=(visit_image, lambda _self, _node: None))
+    cited = (visit_citation, HTML5Translator.depart_citation)
+    app.add_node(nodes.citation, override=True, html=cited)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
