@@ -3,7 +3,7 @@
 - The fold of a cell that is tagged `hide-*` says what it holds: the `code_prompt_show` under the
   `mystnb` of the cell, else "Code of Fig. 31", "Parameters", "Imports" or "Code of the table".
 - The line "Source: …" that `hw3lib.book.figures.sign` prints becomes a fold below the figure.
-- The empty header in the corner of a table becomes a plain cell.
+- A table scrolls in a box of its own where it is too wide; the empty header in its corner becomes a plain cell.
 - An SVG of `hw3lib.book.picture` is shown by the view that fits the column and the colour scheme.
 """
 
@@ -81,17 +81,19 @@ class FoldSources(SphinxPostTransform):
                 block.parent.replace(block, nodes.raw("", fold, format="html"))
 
 
-class TableCorners(SphinxPostTransform):
-    """A header that heads nothing, as pandas leaves in a table's corner, becomes a plain cell."""
+class Tables(SphinxPostTransform):
+    """A box in which a table scrolls; an empty header in its corner becomes a plain cell."""
 
     default_priority = 152
     formats = ("html",)
 
     def run(self, **_kwargs: object) -> None:
-        """Replace the empty headers of a page's tables."""
+        """Wrap the tables of a page."""
         for raw in list(self.document.findall(nodes.raw)):
-            if "<th></th>" in raw.astext():
-                html = raw.astext().replace("<th></th>", "<td></td>")
+            if "<table" in raw.astext():
+                table = raw.astext().replace("<th></th>", "<td></td>")
+                # The theme lets a keyboard reach boxes of this class while they scroll.
+                html = f'<div class="pst-scrollable-table-container">{table}</div>'
                 raw.parent.replace(raw, nodes.raw("", html, format=raw["format"]))
 
 
@@ -138,7 +140,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension."""
     app.add_post_transform(NameFolds)
     app.add_post_transform(FoldSources)
-    app.add_post_transform(TableCorners)
+    app.add_post_transform(Tables)
     app.add_node(HideCodeCellNode, override=True, html=(visit_fold, depart_fold))
     app.add_node(nodes.image, override=True, html=(visit_image, lambda _self, _node: None))
     cited = (visit_citation, HTML5Translator.depart_citation)
