@@ -3,7 +3,7 @@
 - The fold of a cell that is tagged `hide-*` says what it holds: the `code_prompt_show` under the
   `mystnb` of the cell, else "Code of Fig. 31", "Parameters", "Imports" or "Code of the table".
 - The line "Source: …" that `hw3lib.book.figures.sign` prints becomes a fold below the figure.
-- A table scrolls in a box of its own where it is too wide; the empty header in its corner becomes a plain cell.
+- A table scrolls in a box of its own where it is too wide; its empty corner is a plain cell.
 - An SVG of `hw3lib.book.picture` is shown by the view that fits the column and the colour scheme.
 """
 
