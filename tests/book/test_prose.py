@@ -6,7 +6,7 @@ import re
 import pytest
 
 from hw3lib.runs.store import PUBLISHED
-from tests.book.notebooks import NOTEBOOKS, prose, read
+from tests.book.notebooks import NOTEBOOKS, code_cells, prose, read
 
 # A formula may hold constants that were chosen or worked out by hand; code and roles are no prose.
 NOT_PROSE = re.compile(
@@ -53,3 +53,12 @@ def test_no_paragraph_of_part_2_is_a_wall_of_numbers(path):
 )
 def test_typed_decimals_are_found_and_others_are_not(text, found):
     assert typed_decimals(text) == found
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_name_of_a_glued_number_can_be_searched_for(path):
+    """It stands as a literal in the code that computes it, not as an f-string."""
+    page = read(path)
+    code = "\n".join(cell.source for cell in code_cells(page))
+    named = set(re.findall(r"\{glue:text\}`([^`]+)`", prose(page)))
+    assert {name for name in named if f'"{name}"' not in code} == set()
