@@ -1,4 +1,4 @@
-"""The command line: `hw3 run`, `runs`, `data`, `notebook`, `summary`, `reproduce`.
+"""The command line: `hw3 run`, `runs`, `data`, `book`, `notebook`, `summary`, `reproduce`.
 
 Modules that take long to import are imported inside the commands, so that `hw3 --help` is quick.
 """
@@ -6,6 +6,7 @@ Modules that take long to import are imported inside the commands, so that `hw3 
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -48,13 +49,18 @@ plain = partial(typer.Typer, no_args_is_help=True, rich_markup_mode=None)
 app = plain(cls=Commands, add_completion=False, help=__doc__.split("\n")[0])
 runs_app = plain(help="Look at stored runs and verify them.")
 data_app = plain(help="Fetch and check the data sets.")
+book_app = plain(help="Editions of the book, from a copy of its repository.")
 app.add_typer(runs_app, name="runs")
 app.add_typer(data_app, name="data")
+app.add_typer(book_app, name="book")
 
 RESERVE_SECONDS = 20.0
 """Part of a time budget kept for evaluating and storing the run in hand."""
 
 Device = Annotated[str | None, typer.Option(help="torch's name of the device, such as cuda or cpu")]
+ROOT = Path(__file__).parents[1]
+"""Of the repository, where the package is used from a copy of it."""
+Book = Annotated[Path, typer.Option(help="the folder `book` of a copy of the repository")]
 Keys = Annotated[list[str] | None, typer.Argument(help="keys or their beginnings; default all")]
 
 
@@ -184,6 +190,37 @@ def check_command(
         typer.echo(f"{name}: {sizes}, checksum {found.checksum}")
     if bad:
         raise typer.Exit(1)
+
+
+@book_app.command("student")
+def student_command(
+    folder: Annotated[Path, typer.Argument(help="new or empty; where the notebooks go")],
+    book: Book = ROOT / "book",
+) -> None:
+    """Write the notebooks without answers, with functions to write and their tests."""
+    from hw3lib.book import student
+
+    written = student.write(book, folder)
+    typer.echo(f"{len(written)} notebooks are in {folder}")
+
+
+@book_app.command("set-repository")
+def set_repository_command(
+    url: Annotated[
+        str | None, typer.Argument(help="default, in GitHub Actions: the repository that runs them")
+    ] = None,
+    book: Book = ROOT / "book",
+) -> None:
+    """Write the repository's address wherever the book names it."""
+    from hw3lib.book import repository
+
+    if url is None:
+        server, name = (os.environ.get(f"GITHUB_{word}") for word in ("SERVER_URL", "REPOSITORY"))
+        if not server or not name:
+            raise ValueError("give the URL; only in GitHub Actions does the environment name one")
+        url = f"{server}/{name}"
+    changed = repository.set_address(book.resolve().parent, url)
+    typer.echo(f"{url}: {len(changed)} files changed")
 
 
 @app.command("reproduce")
