@@ -1,6 +1,6 @@
 # Every target sets up what it needs: Python 3.11 or newer and make are enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup book test test-long mutants pages notebooks sweep test-sweep test-slurm benchmarks lock clean
+.PHONY: help setup book links test test-long mutants pages notebooks embedded colab sweep test-sweep test-slurm benchmarks lock clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -25,6 +25,9 @@ book: $(READY) ## Build the book; prints the path of its first page
 	$(BIN)/jupyter-book build book/ -W -n --keep-going
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 
+links: $(READY) ## Follow the book's links to other sites
+	HW3_BOOK_EXECUTION=off $(BIN)/jupyter-book build book/ --builder linkcheck
+
 SHORT := not browser and not sweep and not slurm
 # One thread a process: the tests already keep every core busy.
 test: export OMP_NUM_THREADS = 1
@@ -32,12 +35,19 @@ test: $(READY) ## Check style, types, the library, the notebooks' outputs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal -m "$(SHORT) and not long" tests
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/zizmor --offline --quiet .github
+	$(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal -m "$(SHORT) and not long and not colab" tests
 	$(BIN)/pytest --nbval -n auto --maxprocesses 8 --dist loadfile book
 
 test-long: export OMP_NUM_THREADS = 1
 test-long: $(READY) ## The laws that take long to check: all test images, five kills
 	$(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal -m "$(SHORT) and long" tests
+
+colab: export OMP_NUM_THREADS = 1
+colab: $(READY) ## Run each notebook alone, in an empty folder and a fresh environment with the wheel
+	$(BIN)/pytest -n auto --maxprocesses 4 -m colab tests/book/test_colab.py
 
 mutants: $(READY) ## Plant classic mistakes one at a time; a test must fail for each (OPTIONS="--only attacks")
 	$(BIN)/python tests/mutants/run.py $(OPTIONS)
@@ -58,6 +68,14 @@ execute-%: $(READY)
 	$(BIN)/jupyter execute --inplace --timeout=600 book/$*.ipynb
 	$(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys "metadata.language_info.version \
 		metadata.papermill cell.metadata.papermill cell.metadata.execution" book/$*.ipynb
+
+embedded: $(patsubst book/%.ipynb,embedded-%,$(wildcard book/q*.ipynb)) ## Train anew in each question's notebook, on the embedded data
+
+embedded-%: $(READY)
+	mkdir -p _build/embedded
+	$(BIN)/papermill --no-progress-bar --cwd book -k python3 book/$*.ipynb _build/embedded/$*.ipynb \
+		-p dataset $(if $(filter q1_%,$*),digits,shapes) -p epochs 2 \
+		$(if $(filter q1_09% q1_11%,$*),-p num_samples 100)
 
 # Snakemake moves packages that the book pins, so it has an environment of its own.
 SWEEP := .venv-sweep/.ready
