@@ -1,6 +1,6 @@
 # Every target sets up what it needs: Python 3.11 or newer and make are enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup book links test test-long mutants pages notebooks embedded colab sweep test-sweep test-slurm benchmarks lock clean
+.PHONY: help setup book pdf links test test-long mutants pages notebooks embedded colab sweep test-sweep test-slurm benchmarks lock clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -28,6 +28,9 @@ book: $(READY) ## Build the book; prints the path of its first page
 links: $(READY) ## Follow the book's links to other sites
 	HW3_BOOK_EXECUTION=off $(BIN)/jupyter-book build book/ --builder linkcheck
 
+pdf: book ## Print the built pages as one PDF, with Chromium; the pages then offer it
+	$(BIN)/python book/_ext/edition.py
+
 SHORT := not browser and not sweep and not slurm
 # One thread a process: the tests already keep every core busy.
 test: export OMP_NUM_THREADS = 1
@@ -53,7 +56,7 @@ mutants: $(READY) ## Plant classic mistakes one at a time; a test must fail for 
 	$(BIN)/python tests/mutants/run.py $(OPTIONS)
 
 PAGES ?=
-pages: book ## Look at every built page in a headless browser (20 min on two cores; PAGES="expression of pytest -k")
+pages: pdf ## Look at every built page in a headless browser (20 min on two cores; PAGES="expression of pytest -k")
 	$(BIN)/pytest -n auto --maxprocesses 4 -m browser $(if $(PAGES),-k "$(PAGES)") tests/book
 
 # The MyST text is what people edit; the .ipynb is made from it. `make notebooks NB=q1_03` does one.
