@@ -73,6 +73,11 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
     Raises:
         DataError: the files are missing, truncated, altered, or of another data set.
         ValueError: the name is unknown.
+
+    Example:
+        >>> digits = load("digits")  # embedded; "mnist" and "cifar10" are read or downloaded
+        >>> digits.x_train.shape[1:], digits.x_train.dtype
+        (torch.Size([28, 28]), torch.uint8)
     """
     if name in EMBEDDED:
         arrays = EMBEDDED[name]()
@@ -107,6 +112,10 @@ def quantize(x: Tensor) -> Tensor:
 
     Raises:
         TypeError: `x` is not uint8.
+
+    Example:
+        >>> quantize(torch.tensor([0, 15, 16, 255], dtype=torch.uint8))
+        tensor([ 0,  0,  1, 15], dtype=torch.uint8)
     """
     if x.dtype != torch.uint8:
         raise TypeError(f"pixels are {x.dtype}; 4-bit quantising needs the raw uint8 pixels 0..255")
@@ -118,6 +127,10 @@ def to_pixels(x: Tensor) -> Tensor:
 
     Raises:
         TypeError: `x` is not uint8.
+
+    Example:
+        >>> to_pixels(torch.tensor([0, 255], dtype=torch.uint8))
+        tensor([0., 1.])
     """
     if x.dtype != torch.uint8:
         raise TypeError(
@@ -185,6 +198,11 @@ def generator(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
 
     Raises:
         TypeError: `seed` or `epoch` is no integer; 1.0 would give other numbers than 1.
+
+    Example:
+        >>> one, two = generator(0, "noise"), generator(0, "noise")
+        >>> bool((torch.rand(3, generator=one) == torch.rand(3, generator=two)).all())
+        True
     """
     if not all(isinstance(number, (int, np.integer)) for number in (seed, epoch)):
         raise TypeError(f"seed={seed!r}, epoch={epoch!r}: both must be integers")

@@ -24,6 +24,10 @@ class Interval:
     Raises:
         ValueError: the ends are in the wrong order, or one of them is missing. `value in interval`
             raises it, too, where both are missing: nothing is known, so neither answer is true.
+
+    Example:
+        >>> f"{Interval(0.5, 0.4, 0.6, n=20):.2f}"
+        '0.50 [0.40, 0.60]'
     """
 
     value: float
@@ -58,6 +62,10 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
 
     Raises:
         ValueError: there are no values, or one is not finite.
+
+    Example:
+        >>> f"{mean_interval([1.0, 2.0, 3.0]):.2f}"
+        '2.00 [-0.48, 4.48]'
     """
     x = _finite(values)
     _check_confidence(confidence)
@@ -73,6 +81,10 @@ def proportion(successes: int, n: int, confidence: float = 0.95) -> Interval:
 
     Raises:
         ValueError: not 0 <= successes <= n, n is 0, or they are not whole numbers.
+
+    Example:
+        >>> f"{proportion(90, 100):.3f}"
+        '0.900 [0.826, 0.945]'
     """
     _check_confidence(confidence)
     if not (0 <= successes <= n and n > 0 and successes == int(successes) and n == int(n)):
@@ -89,6 +101,10 @@ def difference(a: Interval, b: Interval) -> Interval:
 
     Raises:
         ValueError: one of them has no interval.
+
+    Example:
+        >>> f"{difference(proportion(90, 100), proportion(80, 100)):.2f}"
+        '0.10 [0.00, 0.20]'
     """
     for one in (a, b):
         if not one.known:
@@ -172,6 +188,10 @@ def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
 
     Raises:
         ValueError: the lengths differ, or there are other numbers than 0 and 1.
+
+    Example:
+        >>> mcnemar([True] * 10, [True] * 5 + [False] * 5)
+        0.0625
     """
     first, second = _mask(a), _mask(b)
     if first.shape != second.shape:
@@ -247,6 +267,10 @@ def log_log_slope(x: ArrayLike, y: ArrayLike, confidence: float = 0.95) -> Inter
 
     Raises:
         ValueError: a value is not positive; else as `slope`.
+
+    Example:
+        >>> round(log_log_slope([1, 10, 100], [1.0, 0.1, 0.01]).value, 6)
+        -1.0
     """
     across, up = _finite(x), _finite(y)
     if not (across > 0).all() or not (up > 0).all():

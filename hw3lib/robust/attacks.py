@@ -52,7 +52,12 @@ class Attack(Protocol):
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Largest logit of another class less that of `y`, (N,): positive where it is wrong."""
+    """Largest logit of another class less that of `y`, (N,): positive where it is wrong.
+
+    Example:
+        >>> margin(torch.tensor([[3.0, 1.0], [0.0, 2.0]]), torch.tensor([0, 0]))
+        tensor([-2.,  2.])
+    """
     others = logits.scatter(1, y[:, None], -math.inf).amax(1)
     return others - logits.gather(1, y[:, None]).squeeze(1)
 
@@ -102,6 +107,13 @@ def input_gradient(
 
     Raises:
         ValueError: the logits carry no gradient.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+        >>> x, y = torch.rand(5, 3, 2, 2), torch.zeros(5, dtype=torch.long)
+        >>> gradient, logits = input_gradient(model, x, y)
+        >>> gradient.shape, logits.shape
+        (torch.Size([5, 3, 2, 2]), torch.Size([5, 3]))
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
@@ -166,7 +178,14 @@ class _Setting:
 
 @dataclass(frozen=True, repr=False)
 class SignNoise(_Setting):
-    """Random signs of size eps on every pixel: what an attack has to beat."""
+    """Random signs of size eps on every pixel: what an attack has to beat.
+
+    Example:
+        >>> x, y = torch.full((1, 3, 2, 2), 0.5), torch.zeros(1, dtype=torch.long)
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> SignNoise(0.25)(torch.nn.Flatten(), x, y, generator=rng).unique()
+        tensor([0.2500, 0.7500])
+    """
 
     random: ClassVar[str] = "random signs"
 
@@ -211,6 +230,20 @@ class PGD(_Setting):
 
     Raises:
         TypeError, ValueError: a setting is not what it can be.
+
+    Example:
+        >>> attack = PGD(8 / 255, steps=20, random_start=True)
+        >>> round(255 * attack.step_size, 2)
+        1.0
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+        >>> x, y = torch.rand(5, 3, 2, 2), torch.zeros(5, dtype=torch.long)
+        >>> attacked = attack(model, x, y, generator=torch.Generator().manual_seed(0))
+        >>> bool((attacked - x).abs().max() <= 8 / 255 + 1e-6)
+        True
+        >>> PGD(eps=8)  # forgot to divide by 255
+        Traceback (most recent call last):
+            ...
+        ValueError: ...
     """
 
     eps: Radius
@@ -357,6 +390,12 @@ class FGSM(_Setting):
 
     Raises:
         TypeError, ValueError: a setting is not what it can be.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+        >>> x, y = torch.full((2, 3, 2, 2), 0.5), torch.zeros(2, dtype=torch.long)
+        >>> FGSM(0.25)(model, x, y).unique()
+        tensor([0.2500, 0.7500])
     """
 
     eps: Radius

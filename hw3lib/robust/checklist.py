@@ -52,6 +52,10 @@ class Finding:
         claim: what holds for a model whose gradients show the way.
         passed: whether it holds here.
         numbers: what this was decided on.
+
+    Example:
+        >>> Finding("more steps fool more", passed=True, numbers={"p": 0.5}).passed
+        True
     """
 
     claim: str
@@ -87,6 +91,13 @@ def gradient_masking(
 
     Raises:
         ValueError: the model classifies no image rightly, or the attack is targeted.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+        >>> x = torch.rand(50, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+        >>> findings = gradient_masking(model, PGD(0.1), x, model(x).argmax(1))
+        >>> findings["zero_gradients"].passed
+        True
     """
     right = correct(model, x, y, batch_size=batch_size)
     if not right.any():
@@ -120,6 +131,10 @@ def catastrophic_overfitting(fgsm_accuracy: float, pgd_accuracy: float) -> bool:
 
     Raises:
         ValueError: an accuracy is not a share in [0, 1].
+
+    Example:
+        >>> catastrophic_overfitting(fgsm_accuracy=0.86, pgd_accuracy=0.0)
+        True
     """
     for value in (fgsm_accuracy, pgd_accuracy):
         if not 0 <= value <= 1:

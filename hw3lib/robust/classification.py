@@ -43,6 +43,19 @@ class Classification:
 
     Raises:
         TypeError, ValueError: see the messages.
+
+    Example:
+        >>> from hw3lib.robust import FGSM
+        >>> from hw3lib.training import fit
+        >>> images = torch.randint(256, (8, 3, 4, 4), dtype=torch.uint8)
+        >>> labels = torch.arange(8) % 3
+        >>> defense = AdversarialLoss(FGSM(8 / 255))
+        >>> objective = Classification((images, labels), (images, labels), defense)
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> progress = fit(model, objective, optimizer, epochs=2, seed=0, batch_size=4)
+        >>> len(progress.history)  # row 0 is before training
+        3
     """
 
     metrics: tuple[str, ...] = ("loss", "error")

@@ -36,7 +36,15 @@ Neither changes the running statistics. "eval" attacks the network that is teste
 
 @dataclass(frozen=True)
 class Standard:
-    """Cross-entropy of the clean images."""
+    """Cross-entropy of the clean images.
+
+    Example:
+        >>> x, y = torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+        >>> loss, logits = Standard(label_smoothing=0.1).loss(model, x, y)
+        >>> loss.ndim, logits.shape
+        (0, torch.Size([4, 3]))
+    """
 
     label_smoothing: float = 0.0
     kind: Literal["standard"] = field(default="standard", repr=False)
@@ -61,6 +69,15 @@ class AdversarialLoss:
     """alpha J(x) + (1 - alpha) J(x_adv) (Goodfellow et al. 2015), one forward pass for each.
 
     In training mode each pass normalises with the statistics of its own images.
+
+    Example:
+        >>> AdversarialLoss(FGSM(8 / 255), alpha=0.5).attack_mode
+        'eval'
+        >>> x, y = torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+        >>> loss, logits = AdversarialLoss(FGSM(0.1)).loss(model, x, y)
+        >>> bool(loss > Standard().loss(model, x, y)[0])
+        True
     """
 
     attack: GradientAttack
@@ -89,6 +106,13 @@ class JoinedBatch:
     """Cross-entropy of the batch joined with its adversarial examples, in one forward pass.
 
     In training mode both halves share their statistics.
+
+    Example:
+        >>> x, y = torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+        >>> loss, logits = JoinedBatch(PGD(0.1)).loss(model, x, y)
+        >>> logits.shape  # of the clean images alone
+        torch.Size([4, 3])
     """
 
     attack: GradientAttack
@@ -118,6 +142,14 @@ class TRADES:
             gradient. Its steps follow the divergence.
         beta: weight of the divergence; the paper's 1 / lambda.
         attack_mode: see `AttackMode`.
+
+    Example:
+        >>> x, y = torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+        >>> defense = TRADES(PGD(0.1, random_start=True), beta=6.0)
+        >>> loss, logits = defense.loss(model, x, y, torch.Generator().manual_seed(0))
+        >>> bool(loss > Standard().loss(model, x, y)[0])
+        True
     """
 
     attack: PGD

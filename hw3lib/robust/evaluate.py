@@ -49,6 +49,10 @@ def accuracy(mask: Tensor) -> Interval:
 
     Raises:
         ValueError: the mask is empty.
+
+    Example:
+        >>> f"{accuracy(torch.tensor([True] * 90 + [False] * 10)):.2f}"
+        '0.90 [0.83, 0.94]'
     """
     return proportion(int(mask.sum()), len(mask))
 
@@ -59,6 +63,11 @@ def course_accuracy(mask: Tensor, index: Tensor) -> Interval:
     Args:
         mask: (10000,) over the official test images.
         index: (2500,) which of them the course tests on.
+
+    Example:
+        >>> mask = torch.arange(10_000) < 5_000
+        >>> course_accuracy(mask, torch.arange(2_500)).value
+        1.0
     """
     return accuracy(mask[index])
 
@@ -77,6 +86,12 @@ def correct(
 
     Raises:
         ValueError, TypeError: what `hw3lib.robust.checks.checked` refuses.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+        >>> x = torch.rand(5, 3, 2, 2)
+        >>> correct(model, x, model(x).argmax(1))
+        tensor([True, True, True, True, True])
     """
     if y is None or not isinstance(x, Tensor):
         return torch.cat([correct(model, *batch) for batch in _loaded(model, x, y)])
@@ -108,6 +123,13 @@ def withstood(
 
     Raises:
         ValueError: the attack is targeted, or leaves its ball or the pixel range.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+        >>> x = torch.rand(5, 3, 2, 2)
+        >>> y = model(x).argmax(1)
+        >>> withstood(model, PGD(0.5, keep="best"), x, y).shape
+        torch.Size([5])
     """
     draws = _draws(attack, seed)
     if y is None or not isinstance(x, Tensor):
@@ -128,6 +150,13 @@ def restart_curve(
     """`withstood` after 0, 1, ..., restarts runs, (restarts + 1, N); it never rises.
 
     Row r equals `withstood` with r restarts, and row 0 is `correct`.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+        >>> x = torch.rand(5, 3, 2, 2)
+        >>> attack = PGD(0.1, random_start=True, restarts=3)
+        >>> restart_curve(model, attack, x, model(x).argmax(1)).shape
+        torch.Size([4, 5])
     """
     return _curve(model, attack, x, y, _draws(attack, seed), batch_size)
 
@@ -142,6 +171,13 @@ def step_curve(
 
     Raises:
         ValueError: the attack has restarts (they are several runs) or is targeted.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+        >>> x = torch.rand(5, 3, 2, 2)
+        >>> left = step_curve(model, PGD(0.1, steps=10), x, model(x).argmax(1)).sum(1)
+        >>> len(left), int(left[0])
+        (11, 5)
     """
     _check_untargeted(attack)
     if attack.restarts > 1:
@@ -179,6 +215,12 @@ def eps_curve(
 
     Raises:
         ValueError: there are no radii, or they descend.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+        >>> x = torch.rand(5, 3, 2, 2)
+        >>> eps_curve(model, FGSM(0.1), x, model(x).argmax(1), [0.0, 0.1, 0.2]).sum(1)[0]
+        tensor(5)
     """
     _check_ascending(eps_values)
     right = correct(model, x, y, batch_size=batch_size)
@@ -239,6 +281,13 @@ def transfer_matrix(
 
     Raises:
         ValueError: the attack is targeted, or a model has the name of the noise.
+
+    Example:
+        >>> one, two = (nn.Sequential(nn.Flatten(), nn.Linear(12, 3)) for _ in range(2))
+        >>> x = torch.rand(5, 3, 2, 2)
+        >>> matrix = transfer_matrix({"one": one, "two": two}, FGSM(0.1), x, one(x).argmax(1))
+        >>> matrix["one"]["two"].fooled.shape
+        torch.Size([5])
     """
     if noise is not None and "noise" in models:
         raise ValueError('a model is named "noise", as is the row of the noise; rename the model')

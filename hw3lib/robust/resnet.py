@@ -18,7 +18,12 @@ from hw3lib.training.precision import bfloat16_pays
 
 
 class Normalize(nn.Module):
-    """Subtract the mean and divide by the standard deviation of each channel."""
+    """Subtract the mean and divide by the standard deviation of each channel.
+
+    Example:
+        >>> Normalize(mean=[0.5], std=[0.25])(torch.ones(1, 1, 2, 2)).unique()
+        tensor([2.])
+    """
 
     mean: Tensor
     std: Tensor
@@ -46,6 +51,10 @@ class EightBit(nn.Module):
     `nn.Sequential(EightBit(), model)` is what a model makes of pictures that were saved as files:
     an attack withstood by it, but not by the model, does not survive saving. The straight-through
     gradient (Bengio et al. 2013) keeps the rounding from hiding the model from the attack.
+
+    Example:
+        >>> float(255 * EightBit()(torch.tensor(100.4 / 255)))
+        100.0
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,6 +74,11 @@ class ResNet(nn.Module):
 
     Raises:
         ValueError: an argument is below 1.
+
+    Example:
+        >>> model = ResNet(num_classes=10, width=4).eval()
+        >>> model(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, num_classes: int = 10, *, width: int = 64, blocks: int = 2) -> None:

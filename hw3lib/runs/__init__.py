@@ -1,4 +1,25 @@
-"""Runs: results that are found by their settings, or computed and kept. Knows no torch."""
+"""Runs: results that are found by their settings, or computed and kept. Knows no torch.
+
+Example:
+    What ships is found by its settings, and nothing is computed.
+
+    >>> from hw3lib import TrainVAE, runs
+    >>> ours = runs.run(TrainVAE())
+    >>> runs.run(ours.settings).key == runs.find(ours.settings).key == ours.key
+    True
+    >>> [copy.published for copy in runs.copies(ours.settings)][0]
+    True
+    >>> ours.path in runs.stored_files(runs.PUBLISHED), ours in runs.stored_runs(runs.PUBLISHED)
+    (True, True)
+    >>> runs.read(ours.path) == ours
+    True
+    >>> runs.source(ours).startswith(f"Run {ours.key[:8]}")
+    True
+    >>> runs.checkpoint_path(ours.settings, ours.canary).is_relative_to(runs.cache_dir())
+    True
+    >>> runs.expected_seconds(ours.settings, [ours], ours.provenance["device"]) is not None
+    True
+"""
 
 from hw3lib.runs.provenance import source
 from hw3lib.runs.schedule import expected_seconds

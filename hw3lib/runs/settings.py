@@ -19,11 +19,26 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class RunError(RuntimeError):
-    """A stored run is unreadable, incomplete, or not what was asked for."""
+    """A stored run is unreadable, incomplete, or not what was asked for.
+
+    Example:
+        >>> from hw3lib import runs
+        >>> runs.read(Path("nothing-here.json"))
+        Traceback (most recent call last):
+            ...
+        hw3lib.runs.settings.RunError: ...
+    """
 
 
 class OutOfTime(Exception):
-    """The time budget ends before the next step would; what is done is in the checkpoint."""
+    """The time budget ends before the next step would; what is done is in the checkpoint.
+
+    Example:
+        >>> raise OutOfTime("the next epoch would end too late")
+        Traceback (most recent call last):
+            ...
+        hw3lib.runs.settings.OutOfTime: the next epoch would end too late
+    """
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,10 @@ class Context:
         device: torch's name of the device; None picks one.
         checkpoint: file that an interrupted computation resumes from.
         deadline: `time.monotonic()` by which to stop.
+
+    Example:
+        >>> Context(device="cpu").checkpoint is None
+        True
     """
 
     device: str | None = None
@@ -52,6 +71,10 @@ class Outcome:
         data: checksum of the data set.
         device: name of the device that computed it.
         seconds: time over all resumptions, where the computation knows it.
+
+    Example:
+        >>> Outcome(results={"mean": 0.5}, data="", device="cpu").arrays
+        {}
     """
 
     results: dict[str, Any]
@@ -63,7 +86,27 @@ class Outcome:
 
 
 class Settings(BaseModel, ABC):
-    """Everything that a result depends on. Subclasses are the experiments."""
+    """Everything that a result depends on. Subclasses are the experiments.
+
+    Example:
+        >>> class Toss(Settings):
+        ...     experiment = "toss"
+        ...     seed: int = 0
+        ...     throws: int = 10
+        ...     def compute(self, context):
+        ...         return Outcome({"heads": 4}, data="", device="cpu")
+        ...     def canary(self):
+        ...         return [0.4]
+        >>> Toss(throws=20).describe()
+        'toss(throws=20)'
+        >>> Toss(throws=20).key == Toss(throws=20, seed=0).key != Toss(throws=21).key
+        True
+        >>> Toss(throw=20)
+        Traceback (most recent call last):
+            ...
+        pydantic_core._pydantic_core.ValidationError: ...
+        >>> _ = Settings.registry.pop("toss")  # nobody else needs it
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -48,6 +48,12 @@ class Run:
         canary: see `Settings.canary`, as of when it was computed.
         path: its JSON file.
         files: SHA-256 of the files beside it, by suffix.
+
+    Example:
+        >>> from hw3lib import TrainVAE
+        >>> one = run(TrainVAE())
+        >>> one.published, one.key == one.settings.key
+        (True, True)
     """
 
     settings: Settings
@@ -162,6 +168,12 @@ def run(
         weights: a run stored without weights does not do.
         device: torch's name of the device; None picks one.
         deadline: `time.monotonic()` by which to stop.
+
+    Example:
+        >>> from hw3lib import TrainVAE
+        >>> trained = run(TrainVAE(seed=0))  # ships with the package
+        >>> trained.settings.seed, trained.published
+        (0, True)
     """
     found = find(settings, weights=weights)
     return found or compute(settings, device=device, deadline=deadline)
@@ -175,6 +187,12 @@ def compute(settings: Settings, *, device: str | None = None, deadline: float | 
     Raises:
         OutOfTime: the deadline came first.
         RunError: the result cannot be stored; this is tried before anything is computed.
+
+    Example:
+        >>> from hw3lib import TrainVAE
+        >>> stored = compute(TrainVAE(dataset="digits", epochs=0, num_filters=4))
+        >>> stored.published
+        False
     """
     path = _path(cache_dir(), settings)
     canary = settings.canary()
@@ -270,6 +288,13 @@ def publish(settings: Settings, *, weights: bool) -> Run:
 
     Raises:
         RunError: the run is not in the cache, or was altered there.
+
+    Example:
+        >>> from hw3lib import TrainVAE
+        >>> publish(TrainVAE(seed=987), weights=False)
+        Traceback (most recent call last):
+            ...
+        hw3lib.runs.settings.RunError: ...
     """
     source, target = _path(cache_dir(), settings), _path(PUBLISHED, settings)
     if not source.exists():
@@ -315,6 +340,11 @@ def published_seeds(settings: Settings, seeds: Iterable[int] = range(10)) -> lis
     """The run with these settings, computed if need be, then the published ones of other seeds.
 
     What only this machine has in its cache is left out, so that the list is the same everywhere.
+
+    Example:
+        >>> from hw3lib import TrainVAE
+        >>> [one.settings.seed for one in published_seeds(TrainVAE())][:3]
+        [0, 1, 2]
     """
     asked = run(settings)
     others = (settings.reseeded(seed) for seed in seeds)

@@ -29,7 +29,15 @@ HEAD = b"hw3lib checkpoint\n"
 
 
 def save(path: Path, content: Any) -> None:
-    """Write what `torch.save` can, with a digest; the old file or the new one is there, whole."""
+    """Write what `torch.save` can, with a digest; the old file or the new one is there, whole.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(Path(folder) / "state.pt", {"epoch": 3})
+        ...     load(Path(folder) / "state.pt")
+        {'epoch': 3}
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -43,6 +51,10 @@ def load(path: Path, device: torch.device | str = "cpu") -> Any:
 
     A damaged file is set aside beside its place, the log says so, and None is returned too: what
     it held is lost, but a new start is not barred.
+
+    Example:
+        >>> load(Path("nothing-here.pt")) is None
+        True
     """
     if not path.exists():
         return None

@@ -70,6 +70,16 @@ def fit(
         OutOfTime: another epoch would not end before `deadline`.
         FloatingPointError: a metric is not finite, or the selected score of no epoch is a number.
         ValueError: an argument is impossible, or the checkpoint is of another training.
+
+    Example:
+        >>> from hw3lib.robust import Classification
+        >>> images, labels = torch.rand(8, 3, 4, 4), torch.arange(8) % 2
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> objective = Classification((images, labels), (images, labels))
+        >>> progress = fit(model, objective, optimizer, epochs=3, seed=0, batch_size=4)
+        >>> progress.epoch, sorted(progress.history[1])
+        (3, ['epoch', 'train_error', 'train_loss', 'val_cross_entropy', 'val_error'])
     """
     parts = Parts(model, optimizer, scheduler)
     keeper = Keeper(checkpoint, parts, epochs, checkpoint_seconds)
@@ -189,6 +199,15 @@ def first_losses(
         objective: the loss of a batch; it has at least steps * batch_size examples.
         draws: its random numbers, a row for each example.
         steps, batch_size: how many batches of how many examples.
+
+    Example:
+        >>> from hw3lib.vae import VAE, ElboObjective
+        >>> images = torch.zeros(8, 28, 28, dtype=torch.uint8)
+        >>> objective = ElboObjective(images, images, torch.zeros(8, 2))
+        >>> model = VAE(latent_dim=2, num_filters=4)
+        >>> parts = Parts(model, torch.optim.Adam(model.parameters()))
+        >>> len(first_losses(parts, objective, torch.zeros(8, 2), steps=2, batch_size=4))
+        2
     """
     losses = []
     for index in torch.arange(steps * batch_size).split(batch_size):
@@ -204,6 +223,14 @@ def seeded(seed: int, purpose: str, epoch: int = 0, device: torch.device = CPU) 
     """Seed torch's global generators, that of the CPU and the device's own, for a block.
 
     Their state is put back afterwards.
+
+    Example:
+        >>> with seeded(0, "weights"):
+        ...     one = torch.rand(3)
+        >>> with seeded(0, "weights"):
+        ...     two = torch.rand(3)
+        >>> bool((one == two).all())
+        True
     """
     number = generator(seed, purpose, epoch).initial_seed()
     own = [] if device.type == "cpu" else [device]

@@ -23,7 +23,30 @@ class Scored(Protocol):
 
 
 class Objective(Scored, Protocol):
-    """What `fit` minimises. The data live in it, on the model's device."""
+    """What `fit` minimises. The data live in it, on the model's device.
+
+    Example:
+        The mean of some numbers, as the minimum of a squared error.
+
+        >>> import torch
+        >>> from hw3lib.training import fit
+        >>> class Mean:
+        ...     metrics = ("loss",)
+        ...     num_examples = 4
+        ...     data = torch.arange(4.0)
+        ...     def draw(self, generator):
+        ...         return torch.zeros(4, 1)
+        ...     def loss(self, model, index, draws):
+        ...         loss = (self.data[index, None] - model.bias).square().mean()
+        ...         return loss, loss.detach()[None] * len(index)
+        ...     def validate(self, model):
+        ...         return {"error": float((model.bias.detach() - 1.5).abs())}
+        >>> model = torch.nn.Linear(1, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        >>> objective: Objective = Mean()
+        >>> fit(model, objective, optimizer, epochs=1, seed=0, batch_size=4).history[1]["val_error"]
+        0.0
+    """
 
     num_examples: int
 
@@ -42,7 +65,20 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 @runtime_checkable
 class Streamed(Scored, Protocol):
-    """An objective that makes its own batches, such as those of a `DataLoader`."""
+    """An objective that makes its own batches, such as those of a `DataLoader`.
+
+    Example:
+        `Classification` is one; its loader says how many batches there are.
+
+        >>> import torch
+        >>> from hw3lib.robust import Classification
+        >>> images, labels = torch.rand(6, 3, 4, 4), torch.zeros(6, dtype=torch.long)
+        >>> data = torch.utils.data.TensorDataset(images, labels)
+        >>> loader = torch.utils.data.DataLoader(data, batch_size=2)
+        >>> objective = Classification(loader, loader)
+        >>> isinstance(objective, Streamed), objective.num_batches(None)
+        (True, 3)
+    """
 
     def num_batches(self, batch_size: int | None) -> int | None:
         """Batches of an epoch; None if nobody knows.

@@ -39,6 +39,11 @@ def bfloat16_pays(device: torch.device, *, weights: bool = True) -> bool:
 
     Raises:
         ValueError: `HW3_PRECISION` is something else.
+
+    Example:
+        >>> os.environ["HW3_PRECISION"] = "float32"  # otherwise it is timed, once
+        >>> bfloat16_pays(torch.device("cpu"))
+        False
     """
     if asked := os.environ.get("HW3_PRECISION"):
         if asked not in PRECISIONS:

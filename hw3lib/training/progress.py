@@ -24,6 +24,10 @@ class Progress:
         best_state: the model's state at that epoch, on the CPU.
         snapshots: the model's states at the asked-for epochs, on the CPU.
         seconds: time spent training, over all resumptions.
+
+    Example:
+        >>> Progress(epoch=0, history=[{}], best_epoch=0, best_state={}, snapshots={}).seconds
+        0.0
     """
 
     epoch: int = 0
@@ -36,7 +40,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Parts:
-    """What training changes."""
+    """What training changes.
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> parts = Parts(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        >>> sorted(parts.state()), parts.device
+        (['model', 'optimizer'], device(type='cpu'))
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -77,7 +88,12 @@ class Parts:
 
 
 def cpu_state(model: nn.Module) -> State:
-    """A copy of the model's state on the CPU, row by row whatever the layout it trains in."""
+    """A copy of the model's state on the CPU, row by row whatever the layout it trains in.
+
+    Example:
+        >>> {name: tuple(value.shape) for name, value in cpu_state(nn.Linear(2, 1)).items()}
+        {'weight': (1, 2), 'bias': (1,)}
+    """
     return {
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, value in model.state_dict().items()

@@ -1,6 +1,27 @@
 """The VAE of part 1: model, objective, bounds on log p(x), and what is known exactly.
 
 Public is what `__all__` lists; `hw3lib.vae.priors` has priors other than N(0, I), for question 1.6.
+
+Example:
+    The parts of an untrained VAE, from images (N, 28, 28) to bounds in nats, (N,).
+
+    >>> import torch
+    >>> from hw3lib import vae
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> x = torch.randint(16, (4, 28, 28), generator=rng)
+    >>> encoder, decoder = vae.Encoder(latent_dim=2), vae.Decoder(latent_dim=2)
+    >>> mean, log_std = encoder(x.float())
+    >>> logits = decoder(mean)
+    >>> logits.shape
+    torch.Size([4, 16, 28, 28])
+    >>> bound = -vae.pixel_nll(logits, x) - vae.gaussian_kl(mean, log_std).sum(1)
+    >>> bound.shape
+    torch.Size([4])
+    >>> vae.sample_pixels(logits, generator=rng).dtype
+    torch.uint8
+    >>> model = vae.VAE(latent_dim=2)
+    >>> vae.importance_weighted_bound(model, x, [1, 8], rng).shape
+    torch.Size([4, 2])
 """
 
 from hw3lib.vae.bounds import (

@@ -19,6 +19,15 @@ class LinearGaussian:
         weight: W, (P, D).
         bias: b, (P,).
         noise_std: standard deviation of the observation noise.
+
+    Example:
+        With one latent dimension the diagonal encoder is the posterior, so the ELBO is log p(x).
+
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> model = LinearGaussian.random(data_dim=3, latent_dim=1, generator=rng)
+        >>> x, _ = model.sample(5, rng)
+        >>> bool(torch.allclose(model.elbo(x, *model.encode(x)), model.log_prob(x)))
+        True
     """
 
     weight: Tensor

@@ -71,6 +71,15 @@ class VAE(nn.Module):
     Args:
         latent_dim: D, the length of a code.
         num_filters: channels of the first stage; later stages have twice as many.
+
+    Example:
+        >>> vae = VAE(latent_dim=2, num_filters=4)
+        >>> images = vae.sample(3, generator=torch.Generator().manual_seed(0))
+        >>> images.shape, images.dtype
+        (torch.Size([3, 28, 28]), torch.uint8)
+        >>> mean, log_std = vae.encode(images)
+        >>> vae.log_likelihood(images, mean).shape
+        torch.Size([3])
     """
 
     def __init__(self, latent_dim: int = 20, num_filters: int = 32) -> None:
@@ -157,7 +166,12 @@ def pixel_nll(logits: Tensor, x: Tensor) -> Tensor:
 
 
 def mean_image(logits: Tensor) -> Tensor:
-    """Expected grey level of each pixel, (N, H, W) in 0..15, for logits (N, 16, H, W)."""
+    """Expected grey level of each pixel, (N, H, W) in 0..15, for logits (N, 16, H, W).
+
+    Example:
+        >>> mean_image(torch.zeros(1, 16, 28, 28)).unique()
+        tensor([7.5000])
+    """
     levels = torch.arange(GREY_LEVELS, dtype=logits.dtype, device=logits.device)
     return torch.einsum("nlhw,l->nhw", logits.softmax(1), levels)
 

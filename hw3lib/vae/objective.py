@@ -21,6 +21,17 @@ class ElboObjective:
 
     Raises:
         ValueError: beta is negative or NaN.
+
+    Example:
+        >>> from hw3lib.training import fit
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> images = torch.randint(16, (8, 28, 28), generator=rng).to(torch.uint8)
+        >>> model = VAE(latent_dim=2, num_filters=4)
+        >>> objective = ElboObjective(images, images, torch.randn(8, 2, generator=rng), beta=0.5)
+        >>> optimizer = torch.optim.Adam(model.parameters())
+        >>> progress = fit(model, objective, optimizer, epochs=1, seed=0, batch_size=4)
+        >>> sorted(progress.history[1])
+        ['epoch', 'train_kl', 'train_nll', 'val_bpd', 'val_kl', 'val_nll']
     """
 
     metrics = ("nll", "kl")
@@ -52,6 +63,12 @@ def evaluate_elbo(
     """Mean nll and kl in nats and bits per dimension of the ELBO, one sample an image.
 
     Every image has equal weight, also those of a ragged last batch.
+
+    Example:
+        >>> images = torch.zeros(4, 28, 28, dtype=torch.uint8)
+        >>> scores = evaluate_elbo(VAE(latent_dim=2, num_filters=4), images, torch.zeros(4, 2))
+        >>> list(scores)
+        ['nll', 'kl', 'bpd']
     """
     nll, kl = [], []
     for x, e in zip(images.split(batch_size), noise.split(batch_size), strict=True):

@@ -43,6 +43,12 @@ class TrainVAE(Training):
         epochs, batch_size, learning_rate: of Adam.
         num_filters: channels of the first stage.
         seed: of the initial weights, the order of the images, and all noise.
+
+    Example:
+        >>> from hw3lib import run
+        >>> trained = run(TrainVAE(latent_dim=20))  # ships with the package
+        >>> trained.published
+        True
     """
 
     experiment: ClassVar[str] = "vae_training"
@@ -157,6 +163,11 @@ def load_vae(settings: TrainVAE, epoch: int | None = None) -> VAE:
 
     Raises:
         ValueError: no snapshot was kept at that epoch.
+
+    Example:
+        >>> vae = load_vae(TrainVAE())  # ships with the package
+        >>> vae.latent_dim
+        20
     """
     stored = runs.run(settings, weights=True)
     prefix = "best." if epoch is None else f"epoch{epoch}."

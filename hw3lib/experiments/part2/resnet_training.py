@@ -42,6 +42,11 @@ class TrainResNet(Training):
             fall to zero from the first step.
         keep: weights of the "best" validation epoch, or of the "last".
         seed: of the initial weights, the order of the images, and the augmentation.
+
+    Example:
+        >>> from hw3lib import JoinedBatch, PGD
+        >>> TrainResNet(defense=JoinedBatch(PGD(8 / 255)), epochs=5).changed(seed=3).seed
+        3
     """
 
     experiment: ClassVar[str] = "resnet_training"
@@ -221,7 +226,13 @@ def pretraining(seed: int = 0, epochs: int | None = None) -> TrainResNet:
 
 
 def load_resnet(settings: TrainResNet, device: torch.device | None = None) -> ResNet:
-    """The trained network in evaluation mode, trained if it is not stored."""
+    """The trained network in evaluation mode, trained if it is not stored.
+
+    Example:
+        >>> network = load_resnet(pretraining())  # ships with the package
+        >>> sum(p.numel() for p in network.parameters())
+        11173962
+    """
     stored = get_run(settings, weights=True)
     model = settings.build(device or CPU)
     model.load_state_dict(tensors(stored.weights))

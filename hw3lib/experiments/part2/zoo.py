@@ -20,6 +20,12 @@ def resnet18(*, pretrained: bool = False) -> ResNet:
     Args:
         pretrained: with the weights that ship with the package, the run `pretraining()` of
             `hw3lib.experiments.part2.resnet_training`; else untrained.
+
+    Example:
+        >>> import torch
+        >>> network = resnet18()  # pretrained=True takes the weights that ship
+        >>> network(torch.rand(1, 3, 32, 32)).shape
+        torch.Size([1, 10])
     """
     if not pretrained:
         return ResNet().eval()
