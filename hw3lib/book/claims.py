@@ -15,7 +15,15 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from hw3lib.stats import Interval, mean_interval, two_way_interval
 
@@ -23,6 +31,25 @@ Word = Literal["holds", "fails", "undecided"]
 
 Names = Callable[[str], Any]
 """Looks up what a name in an expression stands for."""
+
+SYNTAX = (
+    ast.Expression, ast.expr_context, ast.Name, ast.Constant, ast.Attribute, ast.Call, ast.keyword,
+    ast.Subscript, ast.Slice, ast.Tuple, ast.List, ast.Dict, ast.ListComp, ast.comprehension,
+    ast.BinOp, ast.UnaryOp, ast.Compare, ast.operator, ast.unaryop, ast.cmpop,
+)  # fmt: skip
+"""What an expression over runs is made of."""
+
+OF_RUNS = {"arrays", "results", "settings", "dims", "epochs", "value"}
+OF_ARRAYS = {
+    "abs", "astype", "delete", "diff", "exp", "float64", "linalg", "log", "log10", "log2", "max",
+    "mean", "median", "min", "nan_to_num", "norm", "ravel", "square", "unique", "var",
+}  # fmt: skip
+OF_MODULES = {
+    "background", "equal_neighbours", "equal_neighbours_at_random", "neighbour_distances",
+    "num_regions", "random_pair_distances",
+}  # fmt: skip
+ATTRIBUTES = OF_RUNS | OF_ARRAYS | OF_MODULES
+"""What an expression may ask of an object: none of these reads or writes a file."""
 
 
 class Claim(BaseModel):
@@ -33,8 +60,8 @@ class Claim(BaseModel):
         source: who says it, the "report" or this "book".
         claim: the statement, one sentence.
         figure: label of the figure that shows the evidence.
-        evidence: Python expression over the names of stored runs. It is a number, an array of
-            independent values (one an image, or a block of images), or an `Interval`.
+        evidence: Python expression over the names of stored runs, see `parse`. It is a number, an
+            array of independent values (one an image, or a block of images), or an `Interval`.
         above, below: the ends between which the quantity has to lie; one may be missing.
     """
 
@@ -50,11 +77,11 @@ class Claim(BaseModel):
 
     @field_validator("evidence")
     @classmethod
-    def _is_expression(cls, text: str) -> str:
+    def _is_expression(cls, text: str, info: ValidationInfo) -> str:
         try:
-            ast.parse(text, mode="eval")
-        except SyntaxError as error:
-            raise ValueError(f"evidence {text!r} is not an expression: {error.msg}") from error
+            parse(text)
+        except ValueError as error:
+            raise ValueError(f"claim {info.data.get('claim')!r}: {error}") from error
         return text
 
     @model_validator(mode="after")
@@ -192,16 +219,45 @@ def _as_mask(table: NDArray[np.float64]) -> NDArray[Any]:
     return table.astype(bool) if np.isin(table, (0, 1)).all() else table
 
 
+def parse(evidence: str) -> ast.Expression:
+    """The syntax tree of an expression over runs; nothing is executed.
+
+    Raises:
+        ValueError: it is no expression, or does what no expression over runs has to: it is made of
+            other than `SYNTAX`, or asks for other than `ATTRIBUTES`.
+    """
+    try:
+        tree = ast.parse(evidence, mode="eval")
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:  # all that it raises
+        raise ValueError(f"evidence {evidence!r} is not an expression: {error}") from error
+    for node in ast.walk(tree):
+        if not isinstance(node, SYNTAX):
+            kind = type(node).__name__
+            raise ValueError(f"evidence {evidence!r} has a {kind}: see hw3lib.book.claims.SYNTAX")
+        if isinstance(node, ast.Attribute) and node.attr not in ATTRIBUTES:
+            where = "see hw3lib.book.claims.ATTRIBUTES"
+            raise ValueError(f"evidence {evidence!r} uses .{node.attr}: {where}")
+        if isinstance(node, ast.Name) and node.id.startswith("_"):
+            raise ValueError(f"evidence {evidence!r} uses {node.id}: no run is called so")
+    return tree
+
+
 def free_names(evidence: str) -> set[str]:
-    """The names in an expression that it does not bind itself."""
-    nodes = [node for node in ast.walk(ast.parse(evidence)) if isinstance(node, ast.Name)]
+    """The names in an expression that it does not bind itself; raises as `parse` does."""
+    nodes = [node for node in ast.walk(parse(evidence)) if isinstance(node, ast.Name)]
     bound = {node.id for node in nodes if isinstance(node.ctx, ast.Store)}
     return {node.id for node in nodes} - bound
 
 
 def evaluate(evidence: str, names: Names) -> Any:
-    """The value of an expression."""
-    return eval(evidence, {name: names(name) for name in free_names(evidence)})
+    """The value of an expression; it knows the names given, no built-in ones.
+
+    Raises:
+        ValueError: as `parse` does.
+    """
+    known = {name: names(name) for name in free_names(evidence)}
+    built_in = {"__import__": __import__}  # NumPy's own code looks for it in the caller's frame
+    return eval(compile(parse(evidence), "<evidence>", "eval"), {"__builtins__": built_in} | known)
 
 
 def as_table(judgements: Sequence[Judgement]) -> str:

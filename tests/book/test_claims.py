@@ -57,6 +57,48 @@ def test_names_that_an_expression_binds_itself_need_no_evidence():
     assert claims.free_names("np.max([f(run) for run in sweep])") == {"np", "f", "sweep"}
 
 
+FOREIGN = {
+    "__import__('os').system('true')": "uses .system",
+    "__import__('os')": "uses __import__",
+    "np.__class__": "uses .__class__",
+    "vae._path": "uses ._path",
+    "np.load('x.npy', allow_pickle=True)": "uses .load",
+    "vae.arrays['x'].tofile('x')": "uses .tofile",
+    "strokes.np.log(1)": "uses .np",
+    "'{0.__class__}'.format(vae)": "uses .format",
+    "lambda: 1": "has a Lambda",
+    "(lambda: 1)()": "has a Lambda",
+    "f'{vae!r}'": "has a JoinedStr",
+    "(x := 1)": "has a NamedExpr",
+    "[*vae]": "has a Starred",
+    "(run for run in sweep)": "has a GeneratorExp",
+    "await vae": "has a Await",
+    "import os": "is not an expression",
+    "x = 1": "is not an expression",
+    "x; y": "is not an expression",
+    "x\x00": "is not an expression",
+    "-" * 100_000 + "x": "is not an expression",
+    "(" * 500 + "x" + ")" * 500: "is not an expression",
+}
+
+
+@pytest.mark.parametrize("evidence", FOREIGN, ids=lambda evidence: evidence[:40])
+def test_evidence_that_does_more_than_read_runs_is_refused_by_the_name_of_its_claim(evidence):
+    with pytest.raises(ValidationError, match=rf"claim 'It is.': evidence .*{FOREIGN[evidence]}"):
+        claim(evidence=evidence)
+    with pytest.raises(ValueError, match=FOREIGN[evidence]):  # nor of the report, without a claim
+        claims.evaluate(evidence, {}.__getitem__)
+
+
+def test_an_expression_knows_no_name_that_it_is_not_given():
+    assert claims.evaluate("[x + 1 for x in xs]", {"xs": [1, 2]}.__getitem__) == [2, 3]
+    assert claims.evaluate("len", {"len": 3}.__getitem__) == 3
+    with pytest.raises(KeyError, match="open"):
+        claims.evaluate("open('x')", {}.__getitem__)
+    with pytest.raises(NameError, match="open"):  # bound elsewhere, so it is not asked for
+        claims.evaluate("[[open for open in xs], open('x')]", {"xs": [1]}.__getitem__)
+
+
 def judged_on(*values):
     seeds = [{"x": value}.__getitem__ for value in values]
     return claims.Judgement(claim(), claims.measure(claim().evidence, seeds))

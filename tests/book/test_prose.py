@@ -1,10 +1,10 @@
 """Numbers in the prose come from runs: a decimal is glued, or it is the report's."""
 
-import json
 import re
 
 import pytest
 
+from hw3lib.files import unsealed
 from hw3lib.runs.store import PUBLISHED
 from tests.book.notebooks import NOTEBOOKS, code_cells, prose, read
 
@@ -21,7 +21,7 @@ DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+")
 
 def typed_decimals(text: str) -> list[str]:
     """Decimals that somebody typed into the prose, and that the report does not have."""
-    report = json.loads((PUBLISHED / "report.json").read_text()).values()
+    report = unsealed(PUBLISHED / "report.json").values()
     quoted = {float(number["value"]) for number in report}
     quoted |= {100 * value for value in quoted}
     bare = QUESTION.sub("", NOT_PROSE.sub("", text))

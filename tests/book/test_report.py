@@ -1,9 +1,12 @@
 """The report's numbers come from one file, each with its meaning."""
 
+import re
+
 import pytest
 
 from hw3lib import stats
 from hw3lib.book import report
+from hw3lib.runs.store import PUBLISHED
 
 
 def test_a_number_has_a_value_and_a_meaning():
@@ -56,3 +59,31 @@ def test_every_number_that_is_compared_has_an_interval():
 def test_a_number_has_the_reports_digits_and_a_short_name(name, printed, label):
     assert report.printed(name) == printed
     assert report.label(name) == label
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """The file of the report's numbers, where a test may change it."""
+    path = tmp_path / "report.json"
+    path.write_text((PUBLISHED / "report.json").read_text())
+    monkeypatch.setattr(report, "PUBLISHED", tmp_path)
+    report._numbers.cache_clear()
+    yield path
+    report._numbers.cache_clear()
+
+
+def test_an_altered_digit_is_noticed_wherever_it_is(copied):
+    text = copied.read_text()
+    places = [m.start() for m in re.finditer(r"[0-9]", text)]
+    assert len(places) > 100
+    for at in places:
+        copied.write_text(f"{text[:at]}{(int(text[at]) + 1) % 10}{text[at + 1 :]}")
+        with pytest.raises(ValueError, match=r"report\.json: "):
+            report.value("q1.8.test_bpd")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"q1.8.test_bpd": {"value": 0.5}}', "\xff"])
+def test_a_file_that_is_no_report_is_named(copied, text):
+    copied.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"report\.json: "):
+        report.value("q1.8.test_bpd")
