@@ -1,6 +1,6 @@
 # Every target sets up what it needs: Python 3.11 or newer and make are enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup book pdf links test test-long mutants pages notebooks embedded colab sweep test-sweep test-slurm benchmarks lock clean
+.PHONY: help setup book pdf links test fuzz test-long mutants pages notebooks embedded colab sweep test-sweep test-slurm benchmarks lock clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -54,6 +54,10 @@ colab: $(READY) ## Run each notebook alone, in an empty folder and a fresh envir
 
 mutants: $(READY) ## Plant classic mistakes one at a time; a test must fail for each (OPTIONS="--only attacks")
 	$(BIN)/python tests/mutants/run.py $(OPTIONS)
+
+N ?= 100000
+fuzz: $(READY) ## Read N batches with bytes changed at random (100,000 in half an hour); none may pass or run code
+	HW3_FUZZ=$(N) $(BIN)/pytest -qs -o timeout=0 "tests/test_data.py::test_bytes_at_random_in_a_batch_are_refused_or_change_nothing[some]"
 
 PAGES ?=
 pages: pdf ## Look at every built page in a headless browser (20 min on two cores; PAGES="expression of pytest -k")

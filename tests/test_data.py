@@ -1,6 +1,7 @@
 """Data sets are what they should be, or are refused by name; randomness is keyed, not global."""
 
 import hashlib
+import os
 import pickle
 import shutil
 import struct
@@ -15,6 +16,7 @@ import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.functional import to_tensor
+from tqdm import tqdm
 
 from hw3lib import data, datafiles
 
@@ -412,13 +414,17 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path, small_c
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pickle's own
-@pytest.mark.parametrize("num", [200, pytest.param(2_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "num",
+    [int(os.environ.get("HW3_FUZZ", "200")), pytest.param(2_000, marks=pytest.mark.long)],
+    ids=["some", "many"],
+)
 def test_bytes_at_random_in_a_batch_are_refused_or_change_nothing(tmp_path, small_cifar, num):
-    """No pickle runs code or stops the process."""
+    """No pickle runs code or stops the process; `make fuzz N=100000` tries more."""
     path = write_batches(tmp_path, small_cifar, new_pickle) / "test_batch"
     whole, rng = path.read_bytes(), np.random.default_rng(num)
     structure = [i for i in range(len(whole)) if i < 200 or i > len(whole) - 100]
-    for _ in range(num):
+    for _ in tqdm(range(num), disable=None):  # seen by `make fuzz`
         changed = np.frombuffer(whole, np.uint8).copy()
         places = rng.choice(structure, rng.integers(1, 4))
         changed[places] = rng.integers(0, 256, len(places))
