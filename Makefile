@@ -1,6 +1,6 @@
 # Every target sets up what it needs: Python 3.11 or newer and make are enough.
 .DEFAULT_GOAL := help
-.PHONY: help setup book pdf links test fuzz test-long mutants pages notebooks embedded colab sweep test-sweep test-slurm benchmarks lock clean
+.PHONY: help setup book pdf links test mutation coverage fuzz audit test-long mutants pages notebooks embedded colab sweep test-sweep test-slurm benchmarks lock clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -55,9 +55,46 @@ colab: $(READY) ## Run each notebook alone, in an empty folder and a fresh envir
 mutants: $(READY) ## Plant classic mistakes one at a time; a test must fail for each (OPTIONS="--only attacks")
 	$(BIN)/python tests/mutants/run.py $(OPTIONS)
 
+# mutmut is no part of .venv; it runs the tests there, so it has the versions that are pinned there.
+MUTMUT := .venv-mutmut/.ready
+$(MUTMUT): $(READY)
+	rm -rf .venv-mutmut
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --target .venv-mutmut mutmut
+	@touch $@
+
+MODULE ?= hw3lib/stats.py
+mutation: export OMP_NUM_THREADS = 1
+mutation: $(MUTMUT) ## Change each expression of MODULE by machine; lists what no test notices (OPTIONS="--sample 80")
+	PYTHONPATH=$(CURDIR)/.venv-mutmut $(BIN)/python tests/mutants/generated.py $(MODULE) $(OPTIONS)
+
+coverage: export OMP_NUM_THREADS = 1
+coverage: $(READY) ## Branches that `make test` takes: at least 95 % without figures and commands, 85 % of all
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q -n auto --maxprocesses 8 --dist worksteal -m "$(SHORT) and not long" tests
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under 85
+	$(BIN)/coverage report --fail-under 95 --omit "hw3lib/cli.py,hw3lib/__main__.py,hw3lib/book/*"
+
 N ?= 100000
 fuzz: $(READY) ## Read N batches with bytes changed at random (100,000 in half an hour); none may pass or run code
 	HW3_FUZZ=$(N) $(BIN)/pytest -qs -o timeout=0 "tests/test_data.py::test_bytes_at_random_in_a_batch_are_refused_or_change_nothing[some]"
+
+# These tools would move packages that the book pins, and look at .venv from outside.
+AUDIT := .venv-audit/.ready
+$(AUDIT):
+	test -x .venv-audit/bin/python || $(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --no-compile bandit cyclonedx-bom pip-audit pip-licenses
+	@touch $@
+
+LICENCES := --python $(BIN)/python --format markdown --no-version
+audit: $(READY) $(AUDIT) ## Unsafe code, licences and a bill of materials (build/audit), known vulnerabilities
+	.venv-audit/bin/bandit --quiet --configfile pyproject.toml --recursive hw3lib
+	mkdir -p build/audit
+	.venv-audit/bin/pip-licenses $(LICENCES) --output-file build/audit/licences.md
+	.venv-audit/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml \
+		--output-reproducible --output-file build/audit/sbom.json
+	@.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt || \
+		{ echo "A package has a known vulnerability, or pypi.org, which knows them, does not answer: see above."; exit 1; }
 
 PAGES ?=
 pages: pdf ## Look at every built page in a headless browser (20 min on two cores; PAGES="expression of pytest -k")

@@ -204,7 +204,7 @@ def _is_dense(artist: Artist) -> bool:
 def _narrowed(fig: Figure, columns: int | None) -> Figure:
     """A copy that is `NARROW` wide, its panels in fewer columns."""
     fig.canvas.draw()  # settles where panels are
-    copy: Figure = pickle.loads(pickle.dumps(fig))
+    copy: Figure = pickle.loads(pickle.dumps(fig))  # our own bytes  # nosec B301
     plt.close(copy)  # a figure of pyplot would be shown on its own
     places = [(ax, spec) for ax in copy.axes if (spec := ax.get_subplotspec()) is not None]
     places.sort(key=lambda place: (place[1].rowspan.start, place[1].colspan.start))
