@@ -344,11 +344,8 @@ class _Table:
         rows, columns = self.shape
         squares, freedom = self.mean_squares()
         weights = np.array([row / columns, column / rows, rest])
-        if rows == 1 or columns == 1:  # the rest cannot be told from the only factor that varies
-            weights = np.array([row, column, 0.0])
-        else:
-            weights[:2] *= squares[:2] > squares[2]
-            weights[2] -= weights[:2].sum()
+        weights[:2] *= squares[:2] > squares[2]
+        weights[2] -= weights[:2].sum()
         terms = weights * squares
         total = float(terms.sum())
         if total <= 0:

@@ -348,15 +348,25 @@ def test_mutual_information_of_collapsed_posteriors_is_zero():
     assert value == pytest.approx(0, abs=1e-9)
 
 
-def test_mutual_information_of_two_posteriors_is_that_by_quadrature():
-    """N(-1, 1) and N(1, 1), each for half of the images."""
-    grid = torch.linspace(-12, 12, 4001, dtype=torch.float64)
-    q, mirrored = (log_normal(grid[:, None], mean) for mean in (1.0, -1.0))
-    mixture = torch.logaddexp(q, mirrored) - math.log(2)
-    exact = torch.trapezoid(q.exp() * (q - mixture), grid)
-    mean = torch.cat([torch.ones(2000, 1), -torch.ones(2000, 1)])
-    value = mutual_information(mean, torch.zeros(4000, 1), generator(0, "mi"))
-    assert value == pytest.approx(exact.item(), abs=0.04)
+@pytest.mark.parametrize("stds", [(1.0, 1.0), (0.4, 2.5)])
+def test_mutual_information_of_two_posteriors_is_that_by_quadrature(stds):
+    """N(-1, std^2) and N(1, std^2), each for half of the images."""
+    means, log_stds = torch.tensor([[-1.0], [1.0]]), torch.tensor(stds)[:, None].log()
+    grid = torch.linspace(-20, 20, 8001, dtype=torch.float64)
+    q = torch.stack([log_normal(grid[:, None], *two) for two in zip(means, log_stds, strict=True)])
+    mixture = q.logsumexp(0) - math.log(2)
+    exact = torch.trapezoid(q.exp() * (q - mixture), grid).mean()
+    value = mutual_information(means.repeat(2000, 1), log_stds.repeat(2000, 1), generator(0, "mi"))
+    assert value == pytest.approx(exact.item(), abs=0.03)
+
+
+def test_mutual_information_of_float32_codes_is_that_of_float64():
+    mean, log_std = normal(23, 2).float(), normal(23, 2, seed=1).float()
+    values = [
+        mutual_information(*codes, generator(0, "mi"))
+        for codes in ((mean, log_std), (mean.double(), log_std.double()))
+    ]
+    assert values[0] == values[1]
 
 
 def test_mutual_information_does_not_depend_on_its_blocks():
@@ -374,3 +384,9 @@ def test_active_units_are_those_whose_mean_varies(shift, inactive):
     mean[:, :inactive] = shift + 0.01 * mean[:, :inactive]  # variance about 1e-4
     assert active_dims(mean).tolist() == [False] * inactive + [True] * (5 - inactive)
     assert active_units(mean) == 5 - inactive
+
+
+def test_a_unit_is_active_above_the_threshold_that_is_asked_for():
+    mean = torch.tensor([[-1.0, -2.0, -3.0], [1.0, 2.0, 3.0]])  # variances 2, 8 and 18
+    assert active_dims(mean, 8.0).tolist() == [False, False, True]
+    assert [active_units(mean, t) for t in (1.0, 2.0, 18.0)] == [3, 2, 0]

@@ -304,6 +304,10 @@ INTERVALS = {
         np.eye(20) > 0, 50, confidence=confidence
     ),
 }
+VALUES = {
+    "mean": 3, "share": 7, "slope": 3, "exponent": 3, "bootstrap": 3, "two ways": 4,
+    "prediction": 400,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", INTERVALS)
@@ -318,6 +322,11 @@ def test_an_interval_grows_with_its_confidence(name):
     wide, narrow = INTERVALS[name](0.99), INTERVALS[name](0.5)
     assert wide.low < narrow.low
     assert narrow.high < wide.high
+
+
+@pytest.mark.parametrize("name", INTERVALS)
+def test_an_interval_says_how_many_values_it_rests_on(name):
+    assert INTERVALS[name](0.95).n == VALUES[name]
 
 
 def test_a_value_without_an_interval_decides_nothing():
