@@ -14,6 +14,7 @@ from hw3lib import augmentation, cli, data, runs, shapes, stats
 from hw3lib.experiments.part1.vae_training import TrainVAE
 from hw3lib.runs import schedule
 from hw3lib.runs.settings import RunError
+from tests.book.notebooks import BOOK
 
 NOTEBOOK = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 EXECUTED = {"papermill": {"input_path": "x.ipynb", "parameters": {}}}
@@ -55,6 +56,7 @@ COMMANDS = [
     ("run vae_training beta=", "TrainVAE: beta=None: Input should be a valid number"),
     ("run vae_training beta=yes", "TrainVAE: beta=True: .*Input should be a number"),
     ("run vae_training beta=-1", "TrainVAE: beta=-1: Input should be greater than or equal to 0"),
+    ("run vae_training seed=-1", "TrainVAE: seed=-1: .*Input should be greater than or equal to 0"),
     ("run vae_training beta=.nan", "TrainVAE: beta=nan: Input should be a finite number"),
     ("run vae_training beta={a", "'beta={a': its value is not YAML"),
     ("run vae_training epochs=1.5", "epochs=1.5: Input should be a valid integer"),
@@ -122,6 +124,24 @@ def test_a_wrong_command_is_answered_in_one_line(folder, words, message):
     assert answer.stdout == ""
     (line,) = answer.stderr.splitlines()
     assert re.match(rf"hw3: .*{message.replace('(', '[(]')}", line), line
+    assert not Path("out.ipynb").exists()
+
+
+ODD = {
+    "seed=-1": "TrainVAE seed .*Input should be greater than or equal to 0",
+    "epochs=-1": "TrainVAE epochs Input should be greater than or equal to 0",
+    "dataset=mnits": "TrainVAE dataset Input should be 'mnist' or 'digits'",
+}
+
+
+@pytest.mark.parametrize("parameter", ODD)
+def test_an_odd_parameter_ends_a_notebook_in_one_line(folder, parameter):
+    words = ["notebook", str(BOOK / "q1_08_training.ipynb"), "out.ipynb", parameter]
+    answer = CliRunner().invoke(cli.app, words)
+    assert answer.exit_code == 1
+    (line,) = answer.stderr.splitlines()
+    assert re.search(rf"failed in cell \d+ \(ValidationError: .*{ODD[parameter]}.*\); ", line), line
+    assert "pydantic" not in line
     assert not Path("out.ipynb").exists()
 
 
@@ -299,6 +319,8 @@ CALLS = {
     "a setting misspelt": (lambda: TrainVAE(sied=1), ValidationError, "sied"),
     "a setting of another kind": (lambda: TrainVAE(beta="four"), ValidationError, "valid number"),
     "a setting that is no number": (lambda: TrainVAE(seed=True), ValidationError, "be a number"),
+    "a negative seed": (lambda: TrainVAE(seed=-1), ValidationError, "greater than or equal to 0"),
+    "a run of a negative seed": (lambda: TrainVAE().reseeded(-1), ValidationError, "seed"),
     "a setting changed to nonsense": (
         lambda: TrainVAE().changed(latent_dim=0), ValidationError, "latent_dim"
     ),

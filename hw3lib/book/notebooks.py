@@ -49,9 +49,10 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> Path
             progress_bar=False,
         )
     except papermill.PapermillExecutionError as error:
+        said, *_ = error.evalue.split("For further information")  # pydantic's, on several lines
         raise RuntimeError(
-            f"{notebook.name} failed in cell {error.exec_count} ({error.ename}: {error.evalue}); "
-            f"{part} shows how far it came"
+            f"{notebook.name} failed in cell {error.exec_count} ({error.ename}: "
+            f"{' '.join(said.split())}); {part} shows how far it came"
         ) from error
     os.replace(part, output)
     return output

@@ -127,6 +127,14 @@ class Settings(BaseModel, ABC):
             raise ValueError("Input should be a number")
         return value
 
+    @field_validator("seed", check_fields=False)
+    @classmethod
+    def _is_a_seed(cls, value: int) -> int:
+        """NumPy takes no others, so that a run with one would end after its training."""
+        if value < 0:
+            raise ValueError("Input should be greater than or equal to 0")
+        return value
+
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from hw3lib import files, runs, stats
@@ -162,6 +163,36 @@ def test_runs_without_a_seed_count_once():
     judged = evidence.judge(claim(evidence='facts.results["bpd"]["uniform"]'))
     assert judged.seeds == 1
     assert judged.quantity.value == pytest.approx(4)
+
+
+def test_a_row_of_the_table_says_who_claims_what_and_what_was_measured():
+    head, rule, row = claims.as_table([judged_on(2.0)]).splitlines()
+    assert head == "| Claim | Said by | Measured | n | Holds if | Verdict | Shown in |"
+    assert rule == "| --- | --- | --- | --- | --- | --- | --- |"
+    assert row == "| It is. | book | 2 | 1 | above 0 | **holds** | {numref}`f` |"
+    values = np.array([1.0, 2.0, 3.0])
+    one, two = claims.as_table([judged_on(values), judged_on(1.0, 3.0)]).splitlines()[2:]
+    assert "| 2 [-0.484, 4.48] | 3 |" in one  # values of one training
+    assert "| 2 seeds |" in two
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "rule"),
+    [(0.5, None, "above 0.5"), (None, 3.0, "below 3"), (-1.0, 2.0, "between -1 and 2")],
+)
+def test_the_ends_of_a_claim_in_words(above, below, rule):
+    assert claim(above=above, below=below).rule == rule
+
+
+def test_a_ledger_is_a_list_of_claims(tmp_path):
+    path = tmp_path / "claims.yml"
+    path.write_text(yaml.safe_dump([FIELDS | {"above": 0.0, "claim": "σ > 0"}]))
+    assert claims.load(path) == [claim(claim="σ > 0")]
+    path.write_text(yaml.safe_dump([FIELDS | {"above": 0.0, "evidence": "open('x').read()"}]))
+    with pytest.raises(ValidationError, match=r"claim 'It is.': evidence .* uses .read"):
+        claims.load(path)
+    with pytest.raises(FileNotFoundError, match=r"none\.yml"):
+        claims.load(tmp_path / "none.yml")
 
 
 @pytest.fixture(scope="module")
