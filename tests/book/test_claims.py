@@ -116,6 +116,8 @@ def test_a_share_of_images_has_wilsons_interval():
     quantity, wilson = judged_on(share).quantity, stats.proportion(300, 1000)
     assert (quantity.low, quantity.high) == pytest.approx((wilson.low, wilson.high), abs=1e-3)
     assert judged_on(np.zeros(10)).quantity.high > 0  # none of ten is not certainly none
+    assert judged_on(np.ones(10)).quantity.low < 1
+    assert judged_on(np.array([0.0, 2.0, 2.0])).quantity.value == pytest.approx(4 / 3)  # no share
 
 
 def test_several_seeds_of_a_number_give_the_interval_over_seeds():
@@ -131,6 +133,17 @@ def test_seeds_that_agree_on_a_few_images_are_still_unsure_of_others(as_interval
     quantity, alone = judged_on(value, value, value).quantity, stats.proportion(30, 40)
     assert quantity.value == alone.value
     assert quantity.high - quantity.low >= 0.99 * (alone.high - alone.low)
+
+
+def test_intervals_of_several_seeds_add_their_own_error_to_that_of_the_seeds():
+    each = Interval(1.0, 0.5, 3.0, 9), Interval(3.0, 2.7, 4.0, 9)
+    measured, seeds = judged_on(*each).measured, stats.mean_interval([1.0, 3.0])
+    half = seeds.high - 2
+    assert measured.trainings == (1.0, 3.0)
+    assert measured.quantity.value == 2
+    assert measured.quantity.low == pytest.approx(2 - np.hypot(half, 0.4))
+    assert measured.quantity.high == pytest.approx(2 + np.hypot(half, 1.5))
+    assert judged_on(each[0]).quantity == each[0]
 
 
 def test_no_run_and_no_number_are_errors():
