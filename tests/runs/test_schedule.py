@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -72,6 +73,61 @@ def test_runs_that_share_a_checkpoint_are_not_computed_at_the_same_time(quick_pr
     assert longer.checkpoint_key == TINY.checkpoint_key
     done = [run.settings for run in schedule.compute_all([longer, TINY], jobs=2)]
     assert done == [longer, TINY]  # side by side the shorter one would have come first
+
+
+def took(seconds, settings, device="this one"):
+    provenance = {"device": device, "seconds": seconds}
+    return SimpleNamespace(settings=settings, provenance=provenance)
+
+
+LONG = TINY.changed(epochs=10, beta=4.0)
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        ([], None),
+        ([took(50, TINY, "another")], None),
+        ([took(50, PosteriorGrid(vae=TINY))], None),
+        ([took(50, TINY)], 500),  # in proportion to the epochs
+        ([took(50, TINY.changed(epochs=0))], 500),  # none takes as long as one, not no time
+        ([took(50, LONG.changed(seed=3))], 50),  # a seed makes no difference
+        ([took(90, LONG.changed(beta=1.0)), took(50, LONG), took(70, TINY)], 50),  # the nearest
+        ([took(9, LONG, "another"), took(90, LONG.changed(latent_dim=7))], 90),
+    ],
+)
+def test_a_run_is_expected_to_take_what_the_nearest_one_took(stored, expected):
+    assert schedule.expected_seconds(LONG, stored, "this one") == expected
+
+
+def test_what_has_no_epochs_is_expected_to_take_as_long_as_before():
+    stored = [took(50, PosteriorGrid(vae=TINY, size=5))]
+    assert schedule.expected_seconds(PosteriorGrid(vae=TINY), stored, "this one") == 50
+
+
+@pytest.mark.parametrize("before", [None, "7"])
+@pytest.mark.parametrize(("jobs", "threads"), [(1, "8"), (3, "2"), (8, "1"), (20, "1")])
+def test_processes_share_the_cores_while_they_run(monkeypatch, jobs, threads, before):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if before:
+        monkeypatch.setenv("OMP_NUM_THREADS", before)
+    with schedule._shared_cores(jobs):
+        assert os.environ["OMP_NUM_THREADS"] == threads
+    assert os.environ.get("OMP_NUM_THREADS") == before
+
+
+def test_device_and_deadline_are_passed_on(monkeypatch):
+    asked = []
+    monkeypatch.setattr(schedule, "compute", lambda one, **options: asked.append((one, options)))
+    options = {"device": "mars", "deadline": time.monotonic() + 1000}
+    list(schedule.compute_all([TINY, LONG], **options))
+    assert asked == [(TINY, options), (LONG, options)]
+
+
+def test_processes_compute_on_the_device_asked_for(quick_processes):
+    with pytest.raises(RuntimeError, match="mars"):
+        list(schedule.compute_all([TINY], jobs=2, device="mars"))
 
 
 def test_no_process_is_no_way_to_compute():
