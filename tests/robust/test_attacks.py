@@ -244,6 +244,31 @@ def test_steps_to_fool_agrees_with_attacking_step_by_step():
     assert len(counted.unique()) > 3
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("targeted", [False, True])
+def test_one_step_fools_before_it_by_it_or_not_at_all(norm, targeted):
+    model, (x, y) = Linear(), images(40)
+    attack = FGSM(0.05 if norm == "linf" else 0.3, norm=norm, targeted=targeted)
+    with torch.no_grad():
+        stands = [(model(z).argmax(1) == y) != targeted for z in (x, attack(model, x, y))]
+    expected = stands[0].long() * (1 + stands[1].long())
+    assert torch.equal(attack.steps_to_fool(model, x, y), expected)
+    assert expected.unique().tolist() == [0, 1, 2]
+
+
+def test_the_cut_of_normalised_images_also_counts_where_steps_are_counted():
+    """Where images were cut short, moving on would fool; this attack may not come back to them."""
+    model, (x, _) = Linear(), images(40)
+    y = model(x).argmax(1)
+    whole = PGD.from_normalized(0.4, step=0.1, steps=4)
+    cut = replace(whole, cut="normalized")
+    for attack in (whole, cut):
+        with torch.no_grad():
+            fooled = model(attack(model, x, y)).argmax(1) != y
+        assert torch.equal(attack.steps_to_fool(model, x, y) <= 4, fooled)
+    assert not torch.equal(whole.steps_to_fool(model, x, y), cut.steps_to_fool(model, x, y))
+
+
 @pytest.fixture
 def seen(monkeypatch):
     """Lets attacks with `look="fast"` look at another model than the one they are called with."""
