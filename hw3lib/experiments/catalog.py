@@ -28,6 +28,7 @@ from hw3lib.experiments.part2.evaluation import Checklist, RadiusCurves
 from hw3lib.experiments.part2.gradient_sign import GradientSign
 from hw3lib.experiments.part2.loss_against_batch import LossAgainstBatch
 from hw3lib.experiments.part2.networks import Networks, networks
+from hw3lib.experiments.part2.pictures_by_radius import PicturesByRadius
 from hw3lib.experiments.part2.resnet_training import TrainResNet
 from hw3lib.experiments.part2.side_by_side import SideBySide
 from hw3lib.experiments.part2.transfer import TransferStudy
@@ -177,7 +178,7 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
         if not model.half
     }
     return {
-        **(only_cifar10(nets.pretrained) if dataset == "cifar10" else {}),
+        **(only_cifar10(nets.pretrained) if dataset == "cifar10" else only_shapes(nets)),
         **vars(nets),
         "alphas": alphas,
         **attacked,
@@ -189,11 +190,24 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
 def only_cifar10(ready: TrainResNet) -> dict[str, Named]:
     """The stages of the pretrained network, and what needs a network worth attacking."""
     assert ready.start, "the recipe has several stages"
+    pictures = AdversarialPictures(model=ready, attack=COURSE_FGSM, seed=ready.seed)
     return {
         "first_stage": ready.first,
         "second_stage": ready.start,
+        "by_radius": PicturesByRadius(pictures=pictures, seed=ready.seed),
         "side_by_side": SideBySide(model=ready),
         "fifty_steps": UnderAttack(model=ready, attacks=(FIFTY_STEPS,), seed=ready.seed),
+    }
+
+
+def only_shapes(nets: Networks) -> dict[str, Named]:
+    """One picture of each class, as the undefended network and the defended ones see it."""
+    ready = nets.pretrained
+    pictures = AdversarialPictures(model=ready, attack=COURSE_FGSM, num=10, seed=ready.seed)
+    others = (nets.fgsm_defense, nets.pgd_defense)
+    return {
+        "ten_pictures": pictures,
+        "by_radius": PicturesByRadius(pictures=pictures, others=others, seed=ready.seed),
     }
 
 

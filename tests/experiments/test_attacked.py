@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from hw3lib import runs, stats
 from hw3lib.experiments.part2.attacked import (
@@ -12,6 +13,8 @@ from hw3lib.experiments.part2.attacked import (
     outcomes,
     over_seeds,
 )
+from hw3lib.experiments.part2.pictures_by_radius import PicturesByRadius
+from hw3lib.experiments.part2.resnet_training import load_resnet
 from hw3lib.robust.attacks import FGSM, PGD, SignNoise
 from tests.experiments.tiny import TINY, stored
 
@@ -46,6 +49,32 @@ def test_pictures_are_right_before_and_wrong_after_within_the_ball(cache):
     assert (arrays["before"].argmax(1) == arrays["label"]).all()
     assert (arrays["after"].argmax(1) != arrays["label"]).all()
     assert np.abs(arrays["adversarial"] - arrays["original"]).max() <= 0.05 + 1e-6
+
+
+def test_pictures_by_radius_are_what_each_network_is_shown(cache):
+    pictures = AdversarialPictures(model=TINY, attack=FGSM(0.05), num=3)
+    other = TINY.changed(seed=1)
+    attacks, eps = (PGD(0.5, steps=3), SignNoise(0.5)), (2 / 255, 8 / 255)
+    run = stored(
+        PicturesByRadius(pictures=pictures, others=(other,), attacks=attacks, eps_values=eps)
+    )
+    chosen, arrays = runs.run(pictures).arrays, run.arrays
+    x, y = (torch.from_numpy(chosen[name]) for name in ("original", "label"))
+    assert (arrays["original"] == np.round(255 * chosen["original"])).all()
+    assert arrays["change"].shape == (2, 2, 2, *x.shape)
+    for i, model in enumerate((TINY, other)):
+        network = load_resnet(model)
+        assert arrays["clean"][i] == pytest.approx(network(x).softmax(1).numpy(), abs=1e-5)
+        for j, radius in enumerate(eps):
+            attacked = PGD(radius, steps=3)(network, x, y)
+            change = (255 * (attacked - x)).round().numpy()
+            assert (arrays["change"][i, 0, j] == change).all()
+            after = network(attacked).softmax(1).numpy()
+            assert arrays["probabilities"][i, 0, j] == pytest.approx(after, abs=1e-5)
+    noise = arrays["change"][:, 1].astype(int)
+    assert (noise[0] == noise[1]).all()  # which looks at no network
+    inside = (arrays["original"] > 8) & (arrays["original"] < 247)
+    assert (noise[0, 1][inside] == 4 * noise[0, 0][inside]).all()  # the same signs at each radius
 
 
 def test_another_seed_is_of_the_network_and_of_the_attack():

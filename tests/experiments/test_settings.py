@@ -16,6 +16,7 @@ from hw3lib.experiments.part2.deviations import (
 from hw3lib.experiments.part2.evaluation import Checklist, RadiusCurves
 from hw3lib.experiments.part2.gradient_sign import GradientSign
 from hw3lib.experiments.part2.loss_against_batch import LossAgainstBatch
+from hw3lib.experiments.part2.pictures_by_radius import PicturesByRadius
 from hw3lib.experiments.part2.side_by_side import SideBySide
 from hw3lib.experiments.part2.transfer import TransferStudy
 from hw3lib.robust.attacks import FGSM, PGD
@@ -30,6 +31,11 @@ ALL_SETTINGS = [
     TINY.changed(defense=JoinedBatch(COURSE_PGD), start=TINY, augmented=True),
     UnderAttack(model=TINY, attacks=(COURSE_FGSM, SHORT)),
     AdversarialPictures(model=TINY, attack=COURSE_FGSM),
+    PicturesByRadius(
+        pictures=AdversarialPictures(model=TINY, attack=COURSE_FGSM),
+        others=(TINY.changed(seed=1),),
+        attacks=(FGSM(0.03), SHORT),
+    ),
     GradientSign(model=TINY),
     TransferStudy(models=(TINY, TINY.changed(seed=1)), attacks=(COURSE_FGSM,)),
     AttackStrength(model=TINY, steps=(1, 3), restarts=2),
