@@ -23,8 +23,11 @@ from hw3lib.book.explorers import (
     plane,
 )
 from hw3lib.book.explorers.sheet import quantise, sheet
+from hw3lib.book.figures import tile
 from hw3lib.experiments.catalog import named
+from hw3lib.experiments.part1.vae_training import load_vae
 from hw3lib.runs import find
+from tests.book.notebooks import NOTEBOOKS, read
 from tests.book.test_pages import violations
 
 RNG = np.random.default_rng(0)
@@ -158,6 +161,17 @@ def opened(tab, path, html):
     return tab.locator("output")
 
 
+def on_page(name):
+    """The explorer of this name, as the pages hold it."""
+    outputs = (
+        output.get("data", {}).get("text/html", "")
+        for path in NOTEBOOKS
+        for cell in read(path).cells
+        for output in cell.get("outputs", [])
+    )
+    return next(html for html in outputs if f'<div id="{name}"' in html)
+
+
 PIXELS = """canvas => {
   const copy = new OffscreenCanvas(canvas.width, canvas.height);
   const pen = copy.getContext("2d", {willReadFrequently: true});
@@ -212,8 +226,7 @@ def test_an_attacked_picture_and_its_probabilities_by_mouse_touch_and_keys(tab, 
 @pytest.mark.browser
 def test_stored_attacks_are_shown_as_they_are_stored(tab, tmp_path):
     run = find(named(0)["shapes_by_radius"])
-    names = ["undefended", "trained on FGSM", "trained on PGD"]
-    said = opened(tab, tmp_path / "page.html", attack_explorer("explorer-test", run, names).data)
+    said = opened(tab, tmp_path / "page.html", on_page("explorer-q2-3"))
     slider, choices = tab.get_by_label("Radius ε"), tab.locator("fieldset label")
     classes, label = run.results["classes"], run.arrays["label"]
     slider.focus()
@@ -321,9 +334,9 @@ def test_a_walk_leads_from_one_kept_tile_to_another(tab, tmp_path):
     end.tap()
     slider = tab.get_by_role("slider")
     slider.focus()
-    for key, tile in (("Home", 0), ("End", 11), ("ArrowLeft", 11)):
+    for key, number in (("Home", 0), ("End", 11), ("ArrowLeft", 11)):
         tab.keyboard.press(key)
-        assert f"tile {tile}" in said.inner_text()
+        assert f"tile {number}" in said.inner_text()
     tab.mouse.click(*centre(slider))
     assert "tile 6" in said.inner_text()  # row 1, column 1.5 is rounded up
     strip = pixels(tab, ".strip") / 17
@@ -366,3 +379,93 @@ def test_it_is_accessible_fits_a_phone_and_lets_a_finger_scroll(tab, tmp_path, p
     assert set(moved.evaluate_all("all => all.map(e => getComputedStyle(e).touchAction)")) == {
         "pan-y"
     }
+
+
+def assert_greys(shown, images, vmax):
+    assert (shown == 17 * quantise(images, vmax)[..., None]).all()
+
+
+@pytest.mark.browser
+def test_epochs_of_the_page_are_those_of_the_run(tab, tmp_path):
+    run = find(named(0)["samples"])
+    said = opened(tab, tmp_path / "page.html", on_page("explorer-q1-09"))
+    rows, images = run.results["rows"], run.arrays["images"]
+    slider = tab.get_by_label("Epoch", exact=True)
+    slider.focus()
+    for key, epoch in (("End", rows[-1]), ("Home", rows[1])):
+        tab.keyboard.press(key)
+        assert said.inner_text().startswith(f"After epoch {epoch} ")
+        assert_greys(pixels(tab), tile(images[rows.index(epoch)], columns=8), 15)
+    tab.touchscreen.tap(*centre(slider, x=0.4))  # the third of six
+    assert said.inner_text().startswith(f"After epoch {rows[3]} ")
+
+
+@pytest.mark.browser
+def test_the_betas_of_the_page_are_those_of_the_sweep(tab, tmp_path):
+    sweep = [find(one) for one in named(0)["sweep"]]
+    said = opened(tab, tmp_path / "page.html", on_page("explorer-q1-11-beta"))
+    slider = tab.get_by_label("β")
+    for place, move in (
+        (0, lambda x: tab.mouse.click(*x)),
+        (-1, lambda x: tab.touchscreen.tap(*x)),
+    ):
+        move(centre(slider, x=0.01 if place == 0 else 0.99))
+        run = sweep[place]
+        for number, name, scale in ((1, "reconstructions", 1), (2, "samples", 17)):
+            grid = tile(scale * run.arrays[name][:16], columns=4)
+            assert_greys(pixels(tab, number=number), grid, 255)
+        rate, distortion = (run.results["test"][name] for name in ("kl", "nll"))
+        assert f"costs {rate:.1f} nats, and {distortion:.1f} nats" in said.inner_text()
+    slider.focus()
+    tab.keyboard.press("ArrowLeft")
+    assert said.inner_text().startswith(f"β = {sweep[-2].settings.beta:g}:")
+
+
+@pytest.mark.browser
+def test_the_traversals_of_the_page_are_those_of_the_runs(tab, tmp_path):
+    factors = [find(one) for one in named(0)["sweep_factors"]]
+    opened(tab, tmp_path / "page.html", on_page("explorer-q1-11-traversal"))
+    beta, value = tab.get_by_label("β"), tab.get_by_label("Its value")
+    value.focus()
+    tab.keyboard.press("End")
+    tab.touchscreen.tap(*centre(tab.get_by_text("second")))
+    tab.mouse.click(*centre(beta, x=0.99))
+    assert_greys(pixels(tab), factors[-1].arrays["traversals"][1, -1], 255)
+    value.focus()
+    tab.keyboard.press("Home")
+    assert_greys(pixels(tab), factors[-1].arrays["traversals"][1, 0], 255)
+
+
+@pytest.mark.browser
+def test_the_estimates_of_the_page_are_those_of_the_study(tab, tmp_path):
+    study = find(named(0)["linear_gaussian"])
+    said = opened(tab, tmp_path / "page.html", on_page("explorer-q1-02"))
+
+    def assert_says(source, d, size):
+        row = study.results[source][d]
+        text = (
+            f"With {study.settings.sizes[size]:,} of the {source}'s samples the bias is "
+            f"{row['error'][size]:z.2f} nats [{row['error_low'][size]:z.2f}, "
+            f"{row['error_high'][size]:z.2f}], and {row['ess'][size]:,.1f} of them are effective."
+        )
+        assert said.inner_text() == text.replace("-", "\N{MINUS SIGN}")
+
+    tab.get_by_label("Dimensions D").focus()
+    tab.keyboard.press("End")
+    tab.mouse.click(*centre(tab.get_by_label("Samples L", exact=True), x=0.01))
+    assert_says("prior", -1, 0)
+    tab.touchscreen.tap(*centre(tab.get_by_text("the encoder")))
+    tab.touchscreen.tap(*centre(tab.get_by_label("Samples L", exact=True), x=0.99))
+    assert_says("encoder", -1, -1)
+
+
+@pytest.mark.browser
+def test_the_plane_of_the_page_is_that_of_the_decoder(tab, tmp_path):
+    opened(tab, tmp_path / "page.html", on_page("explorer-q1-10"))
+    tiles = load_vae(named(0)["plane"]).manifold(30)[1].numpy()
+    surface = tab.locator(".plane")
+    tab.mouse.click(*centre(surface, 0.5 / 30, 0.5 / 30))
+    # A pixel on the border of two greys may fall to either side on another processor.
+    assert np.abs(pixels(tab, ".picture canvas") / 17 - tiles[0, 0][..., None]).max() <= 0.51
+    tab.touchscreen.tap(*centre(surface, 20.5 / 30, 3.5 / 30))
+    assert np.abs(pixels(tab, ".picture canvas") / 17 - tiles[3, 20][..., None]).max() <= 0.51
