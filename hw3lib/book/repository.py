@@ -1,10 +1,17 @@
-"""The address of the repository: it stands in pyproject.toml and reaches all copies from there."""
+"""The repository behind the book: its address, and those of its files that pages show.
+
+The address stands in pyproject.toml and reaches all copies from there.
+"""
 
 from __future__ import annotations
 
 import re
 import tomllib
+from importlib import metadata
 from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+"""Of the repository, where the package is used from a copy of it."""
 
 FILES = (
     "pyproject.toml",
@@ -25,6 +32,24 @@ NAMED = re.compile(
 """A repository, as GitHub itself, Colab and Binder name it."""
 PAGES = re.compile(rf"https://[\w-]+\.github\.io(?:/{PROJECT})?")
 """A site that GitHub shows."""
+
+
+def file(name: str) -> Path:
+    """A file that pages show, in a copy of the repository or as the wheel installed it.
+
+    Args:
+        name: within the repository, such as book/claims.yml, or a path of one's own.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    for path in (Path(name), ROOT / name):
+        if path.is_file():
+            return path
+    for installed in metadata.files("hw3lib") or ():
+        if installed.match(f"share/hw3lib/{name}"):
+            return Path(str(installed.locate()))
+    raise ValueError(f"there is no file {name}, neither here nor in the repository of the book")
 
 
 def address(root: Path) -> str:

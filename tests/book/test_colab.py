@@ -20,7 +20,7 @@ from tests.book.notebooks import NOTEBOOKS, ROOT, execution_faults, read
 
 SAMPLE = {"q1_03_elbo", "q2_1_attacks"}
 """Those that `make test-long` runs; `make colab` runs all."""
-OF_COLAB = ["ipykernel", "nbclient", "pip", "setuptools"]
+OF_COLAB = ["ipykernel", "ipywidgets", "nbclient", "pip", "setuptools"]
 
 pytestmark = pytest.mark.colab
 
@@ -55,8 +55,11 @@ def packages(tmp_path_factory):
 def wheel(tmp_path_factory):
     tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
     shutil.copytree(ROOT / "hw3lib", tree / "hw3lib", ignore=lambda *_: ["__pycache__"])
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tree)
+    files = ["pyproject.toml", "setup.py", "README.md", "LICENSE", "book/claims.yml"]
+    for path in [*map(ROOT.joinpath, files), *ROOT.glob("benchmarks/measured/*.json")]:
+        target = tree / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
     build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
     command = [sys.executable, "-c", build, str(out)]
     subprocess.run(command, cwd=tree, check=True, capture_output=True)

@@ -133,6 +133,16 @@ def test_what_is_no_address_changes_nothing(copy, monkeypatch, words, message):
     assert contents(copy) == before
 
 
+def test_a_file_of_ones_own_goes_before_the_repositorys(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert repository.file("book/claims.yml") == ROOT / "book/claims.yml"
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book/claims.yml").touch()
+    assert repository.file("book/claims.yml").resolve() == tmp_path / "book/claims.yml"
+    with pytest.raises(ValueError, match=r"no file mine\.yml"):
+        repository.file("mine.yml")
+
+
 def test_a_folder_that_is_no_copy_is_named(tmp_path):
     done = invoke("https://github.com/a/b", "--book", str(tmp_path / "book"))
     assert done.exit_code == 1
