@@ -20,14 +20,16 @@ CHOICES = {
 def form() -> str:
     """The form above the first table."""
     fields = "".join(
-        f'<label>{label} <select name="{name}"><option value="">all</option>'
+        f'<p><label for="claims-{name}">{label}</label>'
+        f'<select id="claims-{name}" name="{name}"><option value="">all</option>'
         + "".join(f'<option value="{value}">{text}</option>' for value, text in choices.items())
-        + "</select></label>"
+        + "</select></p>"
         for name, (label, choices) in CHOICES.items()
     )
     return (
         '<form class="claims-filter not-on-paper" role="search" aria-label="Claims" hidden>'
-        '<label>Search <input type="search" name="words" autocomplete="off"></label>'
+        '<p><label for="claims-words">Search</label>'
+        '<input type="search" id="claims-words" name="words" autocomplete="off"></p>'
         f'{fields}<button type="reset">Show all</button><output aria-live="polite"></output></form>'
     )
 
