@@ -101,6 +101,8 @@ def test_every_figure_is_printed(pages):
 def test_a_printed_page_opens_what_a_screen_folds(browser):
     visit = Visit(browser, HTML / "q1_01_sampling.html", 1440)
     tab = visit.tab
+    tab.emulate_media(color_scheme="dark")
+    tab.wait_for_function("document.documentElement.dataset.theme == 'dark'")
     before = tab.locator("article.bd-article").inner_html()
     tab.emulate_media(media="print", color_scheme="dark")
     tab.evaluate("dispatchEvent(new Event('beforeprint'))")
