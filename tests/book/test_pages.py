@@ -209,6 +209,13 @@ def test_a_link_to_a_page_can_say_what_it_is(page, name):
         assert (HTML / "_static" / meta["content"].rsplit("/", 1)[1]).is_file()
 
 
+@pytest.mark.parametrize("name", ["genindex", "py-modindex"])
+def test_an_index_fits_a_phone(browser, name):
+    visit = Visit(browser, HTML / f"{name}.html", 390)
+    assert visit.tab.evaluate("document.documentElement.scrollWidth") <= 390
+    visit.context.close()
+
+
 def test_a_term_shows_what_it_means(browser):
     """With the pointer and with the keyboard."""
     page = next(path for path in PAGES if path.stem == "notation")
