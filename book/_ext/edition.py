@@ -6,6 +6,7 @@ looks is said in `edition.css`, and by the pages' own sheet for paper, `_static/
 """
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -201,6 +202,8 @@ def first_pages(pdf: Path) -> dict[str, int]:
 
 def finish(pdf: Path, headings: list[str], config: Mapping[str, Any]) -> None:
     """Write whole headings into the outline, where Chromium drops spaces at the ends of lines."""
+    # Chromium counts its objects too low, which pypdf mends and tells.
+    logging.getLogger("pypdf").setLevel(logging.ERROR)
     writer = PdfWriter(clone_from=pdf)
     entries = list(flat(writer.outline))
     for entry, heading in zip(entries, headings, strict=True):
