@@ -135,6 +135,8 @@ def test_what_does_not_fit_is_refused():
         explorer("x", [Slider("a", ["1", "2"])], [Picture("p", TILES)])
     with pytest.raises(ValueError, match=r"sums with pictures 0\.\.255"):
         explorer("x", [Slider("a", ["1"])], [Attacked(ORIGINAL[:, 0], -CHANGE[:1, 0] - 100)])
+    with pytest.raises(ValueError, match="y: some points lie outside of the limits 0 to 1"):
+        Chart(plt.subplots(subplot_kw={"ylim": (0, 1)})[1], x=[0, 1], y=[0, 2], along=0)
     with pytest.raises(ValueError, match="4 classes need as many shares"):
         explorer("x", [Slider("a", ["1"])], [Bars(NAMES, [[1.0, 0, 0]], [0])])
 
@@ -268,14 +270,14 @@ def test_a_chart_marks_the_chosen_point_of_the_chosen_curve(tab, tmp_path):
         place = mark.get_attribute("cx"), mark.get_attribute("cy")
         return curves.index(chosen), [float(value) for value in place]
 
-    # One of three decades is half of a logarithmic axis from 1 to 100, which ends at 328.
-    assert marked() == (0, [52, 190 - 0.8 * 180])
+    # One of three decades is half of a logarithmic axis from 1 to 100, which goes from 68 to 328.
+    assert marked() == (0, [68, 190 - 0.8 * 180])
     tab.get_by_label("L", exact=True).focus()
     tab.keyboard.press("ArrowRight")
-    assert marked() == (0, [(52 + 328) / 2, 190 - 0.4 * 180])
+    assert marked() == (0, [(68 + 328) / 2, 190 - 0.4 * 180])
     tab.get_by_label("D", exact=True).focus()
     tab.keyboard.press("End")
-    assert marked() == (1, [(52 + 328) / 2, 190 - 0.6 * 180])
+    assert marked() == (1, [(68 + 328) / 2, 190 - 0.6 * 180])
     assert said.inner_text() == "D 2, L 10"
     assert np.abs(pixels(tab) / 17 - TILES[1, 1][..., None]).max() <= 0.5 + 1e-9
     assert np.abs(pixels(tab, number=1) / 17 - TILES[1, 3][..., None]).max() <= 0.5 + 1e-9

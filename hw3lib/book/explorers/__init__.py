@@ -12,8 +12,8 @@ from hw3lib.book.explorers.attacks import attack_explorer
 from hw3lib.book.explorers.chart import Chart
 from hw3lib.book.explorers.controls import Choice, Slider
 from hw3lib.book.explorers.element import explorer
+from hw3lib.book.explorers.latent_plane import Codes, plane
 from hw3lib.book.explorers.panels import Attacked, Bars, Picture
-from hw3lib.book.explorers.plane import Codes, plane
 
 __all__ = [
     "Attacked",

@@ -18,7 +18,7 @@ from hw3lib.book.explorers.panels import by_state
 WIDTH, HEIGHT = 340, 230
 """Of the drawing, in its own units, in which its text is 12 high."""
 
-LEFT, RIGHT, TOP, BOTTOM = 52, 328, 10, 190
+LEFT, RIGHT, TOP, BOTTOM = 68, 328, 10, 190
 """Where the axes lie in it."""
 
 
@@ -29,8 +29,11 @@ class Chart:
     Attributes:
         ax: empty axes that give scales, ticks, labels, and limits unless these are to follow from
             the points; their figure is closed.
-        x, y: (*dims) of every state.
+        x, y: (...) of every state.
         along: the control whose values a curve joins.
+
+    Raises:
+        ValueError: a point lies outside of the limits.
     """
 
     ax: Axes
@@ -41,7 +44,12 @@ class Chart:
     def __post_init__(self) -> None:
         x, y = np.broadcast_arrays(self.x, self.y)
         self.ax.plot(x.ravel(), y.ravel())
-        self.ax.get_xlim(), self.ax.get_ylim()  # which matplotlib finds when it is asked
+        for name, values in (("x", x), ("y", y)):
+            low, high = sorted(getattr(self.ax, f"get_{name}lim")())
+            if values.min() < low or values.max() > high:
+                raise ValueError(
+                    f"{name}: some points lie outside of the limits {low:g} to {high:g}"
+                )
 
     def html(self) -> str:
         curves = np.moveaxis(self._points(), self.along, -2)
@@ -66,7 +74,7 @@ class Chart:
         return {"kind": "chart", "points": points.tolist(), "strides": [strides, of_curve]}
 
     def _points(self) -> NDArray[np.float64]:
-        """Where each state lies in the drawing, (*dims, 2)."""
+        """Where each state lies in the drawing, (..., 2)."""
         x, y = np.broadcast_arrays(np.asarray(self.x, float), np.asarray(self.y, float))
         return self._place(np.stack([x, y], axis=-1))
 

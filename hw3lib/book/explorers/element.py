@@ -28,7 +28,7 @@ def explorer(
         name: of the element, unique on the page; letters, digits and hyphens.
         controls: what the reader moves.
         panels: what is shown, from left to right; see `hw3lib.book.explorers.panels`.
-        captions: (*dims) texts, one for each state of the controls; an axis may have length 1.
+        captions: (...) texts, one for each state of the controls; an axis may have length 1.
 
     Raises:
         ValueError: the arrays do not fit the controls, or the name has other characters.

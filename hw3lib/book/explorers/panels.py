@@ -1,7 +1,7 @@
 """What an explorer shows of each state of its controls.
 
-The first axes of a panel's arrays are those of the controls, in their order; an axis of length 1
-says that the panel does not depend on that control.
+The first axes of a panel's arrays, written "..." below, are those of the controls, in their order;
+an axis of length 1 says that the panel does not depend on that control.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Picture:
 
     Attributes:
         label: stands above it.
-        images: (*dims, H, W) grey levels 0..vmax, which are shown in 16 greys.
+        images: (..., H, W) grey levels 0..vmax, which are shown in 16 greys.
         vmax: the grey level drawn white.
         width: of the element, in CSS.
     """
@@ -58,8 +58,8 @@ class Attacked:
     """A change of a picture, amplified, and the picture with it.
 
     Attributes:
-        original: (*dims, H, W, 3) RGB, uint8.
-        change: (*dims, H, W, 3), whole numbers from -127 to 127; the sum is a picture again.
+        original: (..., H, W, 3) RGB, uint8.
+        change: (..., H, W, 3), whole numbers from -127 to 127; the sum is a picture again.
     """
 
     original: NDArray[np.uint8]
@@ -88,8 +88,8 @@ class Bars:
 
     Attributes:
         labels: names of the K classes.
-        shares: (*dims, K), in 0..1; shown in tenths of a per cent.
-        truth: (*dims), the right class.
+        shares: (..., K), in 0..1; shown in tenths of a per cent.
+        truth: (...), the right class.
     """
 
     labels: Sequence[str]
@@ -131,7 +131,7 @@ def by_state(
     """Values (N, ...) without the axes of the controls, and how far apart neighbours lie in N.
 
     Args:
-        values: (*dims, ...), where an axis may have the length 1.
+        values: the axes of the controls, which may have the length 1, and `inner` more.
         dims: how many values each control has.
         inner: axes after those of the controls.
 
