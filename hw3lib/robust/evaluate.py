@@ -324,7 +324,9 @@ def _loaded(
     with torch.random.fork_rng(devices=[]):  # a loader draws from the global numbers as it starts
         loaded = iter(bar)
         first = next(loaded, None)
-    for images, labels in () if first is None else itertools.chain([first], loaded):
+    if first is None:
+        raise ValueError("there are no batches: the loader is empty, or an iterator at its end")
+    for images, labels in itertools.chain([first], loaded):
         device = images.device if weight is None else weight.device
         yield images.to(device), labels.to(device)
 

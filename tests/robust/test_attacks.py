@@ -205,6 +205,18 @@ def test_more_steps_never_lower_the_margin_of_the_kept_point(start):
     assert (curve[-1] > curve[0]).any()
 
 
+@pytest.mark.parametrize("targeted", [False, True])
+def test_the_kept_point_is_the_best_of_all_that_the_run_visits(targeted):
+    model, (x, y) = small_network().eval(), pictures()
+    attack = PGD(0.1, steps=6, step=0.09, targeted=targeted)  # steps so long that they overshoot
+    visited = [x, *(replace(attack, steps=k)(model, x, y) for k in range(1, 7))]
+    with torch.no_grad():
+        gains = torch.stack([margin(model(z), y) for z in visited]) * (-1 if targeted else 1)
+    kept = replace(attack, keep="best")(model, x, y)
+    torch.testing.assert_close(kept, torch.stack(visited)[gains.argmax(0), range(len(x))])
+    assert (gains.argmax(0) < 6).any()
+
+
 @pytest.mark.parametrize("keep", ["last", "best"])
 def test_restarts_keep_the_best_and_not_the_last(keep):
     model, (x, y) = small_network(), pictures()

@@ -71,6 +71,17 @@ def test_alpha_one_is_standard_training_and_alpha_zero_sees_only_attacks():
     assert only_attacked > only_clean
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_smoothing_gives_all_classes_an_equal_part_of_the_label(smoothing):
+    """Szegedy et al. (2016), section 7."""
+    model, (x, y) = network().eval(), batch()
+    log_p = model(x).log_softmax(1)
+    own = (1 - smoothing) * log_p.gather(1, y[:, None]).squeeze(1)
+    expected = -(own + smoothing * log_p.mean(1)).mean()
+    loss, _ = Standard(label_smoothing=smoothing).loss(model, x, y)
+    torch.testing.assert_close(loss, expected.float())
+
+
 def test_the_loss_is_the_alpha_weighted_mean_of_both():
     model, (x, y) = network().eval(), batch()
     ends = [AdversarialLoss(ATTACK, alpha=a).loss(model, x, y)[0].item() for a in (0, 1)]

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from hw3lib.data import generator
-from hw3lib.robust import attacks, checklist
+from hw3lib.robust import attacks, checklist, evaluate
 from hw3lib.robust.attacks import FGSM, PGD, SignNoise, cross_entropy
 from hw3lib.robust.checklist import catastrophic_overfitting, gradient_masking
 from hw3lib.robust.evaluate import (
@@ -732,6 +732,35 @@ def test_batches_that_are_loaded_give_what_tensors_give(attack, batch_size):
     loader = DataLoader(TensorDataset(X, Y), batch_size)
     assert equal(correct(MODEL, loader), correct(MODEL, X, Y))
     assert equal(withstood(MODEL, attack, loader, seed=3), withstood(MODEL, attack, X, Y, seed=3))
+
+
+def test_a_function_takes_batches_where_they_are():
+    batches = zip(X.split(5), Y.split(5), strict=True)
+    assert equal(correct(lambda x: MODEL(x), batches), correct(MODEL, X, Y))
+
+
+def test_batches_move_to_the_model(monkeypatch):
+    """A device of another name stands for a second one."""
+    moved = []
+
+    class Batch:
+        device = torch.device("cpu")
+
+        def to(self, device):
+            moved.append(device)
+            return X
+
+    model = copy.deepcopy(MODEL).to("meta")
+    list(evaluate._loaded(model, [(Batch(), Batch())], None))
+    assert moved == [torch.device("meta")] * 2
+
+
+@pytest.mark.parametrize("batches", [[], iter([])], ids=["empty", "used up"])
+def test_no_batches_are_told(batches):
+    with pytest.raises(ValueError, match="there are no batches"):
+        correct(MODEL, batches)
+    with pytest.raises(ValueError, match="there are no batches"):
+        withstood(MODEL, BEST, batches)
 
 
 def test_images_without_labels_and_images_that_are_no_tensor_are_told():
