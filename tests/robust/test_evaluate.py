@@ -448,8 +448,8 @@ def test_radii_of_channels_may_ascend_each_and_zero_is_no_attack():
 @pytest.mark.parametrize(
     ("radii", "message"),
     [
-        ([], "at least one radius"),
-        ([0.1, 0.05], "from 0.1 to 0.05.*must ascend"),
+        ([], "^eps_values is empty; pass at least one radius"),
+        ([0.1, 0.05], "from 0.1 to 0.05.*must ascend: .* is not attacked at later ones; sort them"),
         ([(0.1, 0.1, 0.1), (0.2, 0.05, 0.2)], "must ascend"),
         ([0.0, math.nan], "must ascend"),
         ([-0.1, 0.1], "cannot be negative"),
@@ -766,7 +766,7 @@ def test_no_batches_are_told(batches):
 def test_images_without_labels_and_images_that_are_no_tensor_are_told():
     with pytest.raises(TypeError, match="images came without labels"):
         withstood(MODEL, BEST, X)
-    with pytest.raises(TypeError, match="images are a ndarray; with labels beside them"):
+    with pytest.raises(TypeError, match=r"a ndarray; .* tensor \(torch\.as_tensor\), and batches"):
         withstood(MODEL, BEST, X.numpy(), Y)
     with pytest.raises(TypeError, match="labels are a list"):
         withstood(MODEL, BEST, X, Y.tolist())
