@@ -186,7 +186,7 @@ def test_weights_are_numbers_that_mean_something(make, name, wrong):
 
 @pytest.mark.parametrize("wrap", WITH_ATTACK)
 def test_what_no_defence_can_use_is_refused_when_it_is_made(wrap):
-    with pytest.raises(ValueError, match="towards their true labels"):
+    with pytest.raises(ValueError, match="towards their true labels; pass an untargeted attack"):
         wrap(replace(STARTED, targeted=True))
     with pytest.raises(ValueError, match="attack_mode='Train': choose one of 'eval', 'train'"):
         wrap(STARTED, attack_mode="Train")
@@ -323,6 +323,15 @@ def test_random_starts_differ_between_batches_and_epochs_and_move_no_other_draw(
     assert first.shape == (20, 4)
     assert torch.equal(first[:, :3], plain.draw(torch.Generator().manual_seed(0)))
     assert len({*first[:, 3].tolist(), *second[:, 3].tolist()}) == 40
+
+
+def test_what_is_drawn_comes_from_the_generator_alone():
+    task = objective(JoinedBatch(STARTED), erased=12)
+    before = torch.get_rng_state()
+    first = task.draw(torch.Generator().manual_seed(0))
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(99)
+    assert torch.equal(task.draw(torch.Generator().manual_seed(0)), first)
 
 
 def objective(defense=None, augmented=True, n=20, erased=0):
