@@ -734,6 +734,26 @@ def test_batches_that_are_loaded_give_what_tensors_give(attack, batch_size):
     assert equal(withstood(MODEL, attack, loader, seed=3), withstood(MODEL, attack, X, Y, seed=3))
 
 
+@dataclass
+class Shift:
+    """Moves every pixel by `size`, and says that it stays within `eps`."""
+
+    size: float
+    eps: float
+    norm: str
+
+    def __call__(self, model, x, y, *, generator=None):
+        return x + self.size
+
+
+@pytest.mark.parametrize(("norm", "change"), [("linf", 0.05), ("l2", 0.05 * 192**0.5)])
+def test_a_ball_is_that_of_the_attacks_norm(norm, change):
+    inside, right = X * 0.9, MODEL(X * 0.9).argmax(1)
+    withstood(MODEL, Shift(0.05, 1.001 * change, norm), inside, right)
+    with pytest.raises(ValueError, match=rf"changed an image by {change:.4g}, but its radius is"):
+        withstood(MODEL, Shift(0.05, 0.99 * change, norm), inside, right)
+
+
 def test_a_function_takes_batches_where_they_are():
     batches = zip(X.split(5), Y.split(5), strict=True)
     assert equal(correct(lambda x: MODEL(x), batches), correct(MODEL, X, Y))
