@@ -115,6 +115,8 @@ def test_the_attack_is_made_in_float32_also_where_the_training_is_not(attack, mo
     alone = attacked_batch(attack, model, x.float(), y, mode)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(attacked_batch(attack, model, x.float(), y, mode), alone)
+    if mode == "eval":
+        assert torch.equal(attack(model, x.float(), y), alone)
 
 
 def test_statistics_are_learnt_again_after_an_exception():

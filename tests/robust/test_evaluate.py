@@ -750,7 +750,7 @@ class Shift:
 def test_a_ball_is_that_of_the_attacks_norm(norm, change):
     inside, right = X * 0.9, MODEL(X * 0.9).argmax(1)
     withstood(MODEL, Shift(0.05, 1.001 * change, norm), inside, right)
-    with pytest.raises(ValueError, match=rf"changed an image by {change:.4g}, but its radius is"):
+    with pytest.raises(ValueError, match=rf"^Shift.* changed an image by {change:.4g}, but"):
         withstood(MODEL, Shift(0.05, 0.99 * change, norm), inside, right)
 
 
