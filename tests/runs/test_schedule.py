@@ -168,7 +168,11 @@ def main(folder):
 def test_processes_stop_with_the_one_that_started_them(tmp_path, how):
     (tmp_path / "sleepers.py").write_text(SLEEPERS)
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '.')}"}
-    code = f"import sleepers\nif __name__ == '__main__': sleepers.main({str(tmp_path)!r})"
+    code = (
+        "import signal, sleepers\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # jobs in the background ignore it
+        f"if __name__ == '__main__': sleepers.main({str(tmp_path)!r})"
+    )
     (tmp_path / "start.py").write_text(code)
     parent = subprocess.Popen(
         [sys.executable, tmp_path / "start.py"], env=environment, stderr=subprocess.PIPE, text=True
