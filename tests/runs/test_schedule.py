@@ -170,7 +170,7 @@ def test_processes_stop_with_the_one_that_started_them(tmp_path, how):
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '.')}"}
     code = (
         "import signal, sleepers\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # jobs in the background ignore it
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
         f"if __name__ == '__main__': sleepers.main({str(tmp_path)!r})"
     )
     (tmp_path / "start.py").write_text(code)
