@@ -219,7 +219,6 @@ def _narrowed(fig: Figure, columns: int | None) -> Figure:
         )
     for legend in copy.legends:
         legend.set_loc("outside lower center")
-        legend.set_ncols(2)
     return copy
 
 
