@@ -143,3 +143,11 @@ def test_standard_deviation_of_the_terms_is_as_derived(mean, log_std):
     mean, log_std = torch.tensor([mean, 0.5]).double(), torch.tensor([log_std, -0.3]).double()
     terms = log_ratios(mean, log_std, log_normal, normal(100_000, 2))
     assert terms.std().item() == pytest.approx(ratio_std(mean, log_std), rel=0.03)
+
+
+def test_log_ratios_average_to_the_closed_form_and_not_to_its_negative():
+    mean, log_std = torch.tensor([[1.0, -0.5], [-0.5, 0.2]]).double()
+    noise = torch.randn(100_000, 2, generator=torch.Generator().manual_seed(0)).double()
+    ratios = log_ratios(mean, log_std, log_normal, noise)
+    exact = gaussian_kl(mean, log_std).sum()
+    torch.testing.assert_close(ratios.mean(), exact, rtol=0.02, atol=0)

@@ -337,3 +337,11 @@ def test_a_value_without_an_interval_decides_nothing():
         _ = 0.5 in ONE
     with pytest.raises(ValueError, match="neither has a difference"):
         stats.difference(ONE, stats.proportion(1, 2))
+
+
+def test_a_slope_has_two_degrees_of_freedom_less_than_points():
+    x, y = np.arange(5.0), np.array([0.1, 0.9, 2.2, 2.8, 4.1])
+    fit = scipy.stats.linregress(x, y)
+    half = fit.stderr * scipy.stats.t(df=3).ppf(0.975)
+    interval = stats.slope(x, y)
+    assert (interval.high - interval.value) == pytest.approx(half, rel=1e-9)

@@ -625,3 +625,8 @@ def test_randomness_without_a_generator_is_refused(attack):
 def test_a_radius_for_other_channels_is_refused():
     with pytest.raises(ValueError, match="eps has 2 channels"):
         FGSM((0.1, 0.1))(MODEL, X, Y)
+
+
+def test_the_margin_is_the_distance_to_the_best_other_class_with_its_sign():
+    logits = torch.tensor([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0]])
+    assert margin(logits, torch.tensor([0, 1])).tolist() == [-1.0, 2.0]

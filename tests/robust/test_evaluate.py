@@ -880,3 +880,21 @@ def test_what_a_model_raises_says_what_it_was_given():
     with pytest.raises(RuntimeError) as caught:
         FGSM(0.1)(MODEL, X[:2].movedim(1, -1), Y[:2])
     assert "given pixels of shape (2, 8, 8, 3) (channels last" in caught.value.__notes__[0]
+
+
+def test_an_image_that_a_smaller_radius_fools_is_not_attacked_at_any_larger_one():
+    x = torch.linspace(0.45, 0.55, 10).view(10, 1, 1, 1)
+    y = (x.flatten() > 0.5).long()
+    looked = []
+
+    def model(x):
+        looked.append(len(x))
+        return torch.cat([0.5 - x.mean((1, 2)), x.mean((1, 2)) - 0.5], dim=1)
+
+    def looks(radii):
+        looked.clear()
+        rows = evaluate.eps_curve(model, FGSM(0.1), x, y, radii)
+        return sum(looked), rows[-1].sum()
+
+    assert looks([1e-6, 0.2]) == looks([1e-6, 0.2, 0.3])
+    assert looks([1e-6, 0.2])[1] == 0

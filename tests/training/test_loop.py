@@ -326,3 +326,23 @@ def test_a_vae_sees_the_same_order_and_noise_in_every_epoch_of_a_seed():
     assert torch.equal(a, b)
     assert not torch.equal(a, objective.draw(data.generator(5, "noise", 2)))
     assert torch.equal(objective.val_noise, settings.objective(images, images[64:96]).val_noise)
+
+
+def test_each_epoch_has_an_order_and_noise_of_its_own_and_trains_in_training_mode():
+    class Watching(Regression):
+        def __init__(self):
+            super().__init__()
+            self.seen = []
+
+        def loss(self, model, index, draws):
+            self.seen.append((model.training, index.clone(), draws.clone()))
+            return super().loss(model, index, draws)
+
+    objective = Watching()
+    fit(objective, epochs=2, batch_size=50)
+    (first, order, noise), (second, other_order, other_noise) = objective.seen[-2:]
+    assert first is second is True
+    assert sorted(order.tolist()) == sorted(other_order.tolist()) == list(range(50))
+    assert not torch.equal(order, other_order)
+    by_example, others = noise[order.argsort()], other_noise[other_order.argsort()]
+    assert (by_example != others).all()
