@@ -32,6 +32,7 @@ pdf: book ## Print the built pages as one PDF, with Chromium; the pages then off
 	$(BIN)/python book/_ext/edition.py
 
 SHORT := not browser and not sweep and not slurm
+QUICK := $(SHORT) and not long and not colab
 # One thread a process: the tests already keep every core busy.
 test: export OMP_NUM_THREADS = 1
 test: $(READY) ## Check style, types, the library, the notebooks' outputs
@@ -41,7 +42,7 @@ test: $(READY) ## Check style, types, the library, the notebooks' outputs
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
 	$(BIN)/zizmor --offline --quiet .github
-	$(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal -m "$(SHORT) and not long and not colab" tests
+	$(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal -m "$(QUICK)" tests
 	$(BIN)/pytest --nbval -n auto --maxprocesses 8 --dist loadfile book
 
 test-long: export OMP_NUM_THREADS = 1
@@ -70,7 +71,7 @@ mutation: $(MUTMUT) ## Change each expression of MODULE by machine; lists what n
 coverage: export OMP_NUM_THREADS = 1
 coverage: $(READY) ## Branches that `make test` takes: at least 95 % without figures and commands, 85 % of all
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q -n auto --maxprocesses 8 --dist worksteal -m "$(SHORT) and not long" tests
+	$(BIN)/coverage run -m pytest -q -n auto --maxprocesses 8 --dist worksteal -m "$(QUICK)" tests
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under 85
 	$(BIN)/coverage report --fail-under 95 --omit "hw3lib/cli.py,hw3lib/__main__.py,hw3lib/book/*"
