@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import sys
 import time
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from benchmarks import gpu, growth
 from benchmarks.rows import Bench, all_rows, startup
 from benchmarks.timing import Row
 from hw3lib import training
-from hw3lib.training.precision import bfloat16_pays
+from hw3lib.training.precision import bfloat16_pays, processor
 
 LIMIT_IMPORT, LIMIT_HELP = 0.3, 1.0
 
@@ -77,7 +76,7 @@ def _content(quick: bool, kept: Path | None) -> dict[str, Any]:
     about = {
         "version": hw3lib.__version__,
         "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": f"{processor()}, {torch.get_num_threads()} threads",
         "device": training.device_name(training.pick_device()),
         "bfloat16": bfloat16_pays(torch.device("cpu")),
         "quick": quick,

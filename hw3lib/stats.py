@@ -151,7 +151,7 @@ def prediction_interval(
 
     A number that lies outside was not made in the same way: the interval holds the error of our
     mean, one new seed, the new images, and how the number was cut for printing. Two seeds say
-    little about a third: there 95 % are some 90 %.
+    little about a third: there 95% are some 90%.
 
     Args:
         masks: (seeds, images) bool, or 0 and 1: right and wrong of ours, two seeds or more.

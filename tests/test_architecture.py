@@ -1,6 +1,8 @@
 """The doors of the library: what may import what, and what a door says is public."""
 
+import ast
 import importlib
+import itertools
 import pkgutil
 import subprocess
 import sys
@@ -45,3 +47,28 @@ def test_every_module_says_what_it_is_about():
     modules = [m.name for m in pkgutil.walk_packages(hw3lib.__path__, "hw3lib.")]
     assert len(modules) > 50
     assert all(importlib.import_module(name).__doc__ for name in modules)
+
+
+def is_text(statement):
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def texts_of_values(tree):
+    """Docstrings of properties, and texts below assignments, of a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and "property" in map(
+            ast.unparse, node.decorator_list
+        ):
+            yield ast.get_docstring(node) or ""
+        body = getattr(node, "body", None)
+        for value, text in itertools.pairwise(body) if isinstance(body, list) else ():
+            if isinstance(value, ast.Assign | ast.AnnAssign) and is_text(text):
+                yield str(text.value.value)
+
+
+def test_no_value_is_described_with_a_colon():
+    """The pages of the API would take what stands before it for the value's type."""
+    trees = [ast.parse(path.read_text("utf-8")) for path in ROOT.glob("hw3lib/**/*.py")]
+    first_lines = [text.strip().split("\n")[0] for tree in trees for text in texts_of_values(tree)]
+    assert len(first_lines) > 100
+    assert [line for line in first_lines if ": " in line] == []

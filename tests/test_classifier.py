@@ -105,7 +105,7 @@ def test_loss_terms_do_not_depend_on_how_the_batch_is_cut():
 
 @pytest.mark.real_data("mnist")
 def test_the_published_classifier_reads_mnist():
-    """At least 99 % of the test set, by its stored weights."""
+    """At least 99% of the test set, by its stored weights."""
     settings = TrainClassifier()
     if runs.find(settings, weights=True) is None:
         pytest.skip("no classifier is stored")

@@ -25,22 +25,21 @@ class Downloads(Directive):
         """The list, as HTML."""
         lines = [
             _line(ARCHIVE, "All notebooks with their outputs, as an archive"),
-            _line(PDF, "The whole book for paper, as a PDF").replace("<li", "<li hidden", 1),
+            _line(PDF, "The whole book for paper, as a PDF", " hidden"),
         ]
         return [nodes.raw("", f"<ul>{''.join(lines)}</ul>", format="html")]
 
 
-def _line(file: str, text: str) -> str:
-    return f'<li class="download"><a href="{file}" download>{escape(text)}</a></li>'
+def _line(file: str, text: str, state: str = "") -> str:
+    return f'<li class="download"{state}><a href="{file}" download>{escape(text)}</a></li>'
 
 
 def offer_pdf(folder: Path) -> None:
-    """Show the link to the PDF on the built pages that have it."""
-    hidden = _line(PDF, "").partition("download>")[0]
+    """Show the line of the PDF, the only one that is hidden, on the pages that have it."""
     for page in folder.glob("*.html"):
         text = page.read_text(encoding="utf-8")
-        if PDF in text:
-            shown = text.replace(hidden.replace("<li", "<li hidden", 1), hidden)
+        shown = text.replace('<li class="download" hidden>', '<li class="download">')
+        if shown != text:
             page.write_text(shown, encoding="utf-8")
 
 

@@ -49,7 +49,7 @@ OF_MODULES = {
     "num_regions", "random_pair_distances",
 }  # fmt: skip
 ATTRIBUTES = OF_RUNS | OF_ARRAYS | OF_MODULES
-"""What an expression may ask of an object: none of these reads or writes a file.
+"""What an expression may ask of an object. None of these reads or writes a file.
 
 Of `settings` it may read each field, and call nothing.
 """
@@ -115,7 +115,7 @@ class Measurement:
     """A quantity as our runs give it.
 
     Attributes:
-        quantity: with a 95 % interval, see `measure`; a single number has none.
+        quantity: with a 95% interval, see `measure`; a single number has none.
         trainings: its value for each seed of the trainings.
     """
 

@@ -59,7 +59,7 @@ def _attacked(ax: Axes, pictures: Run) -> None:
             ax.imshow(picture, extent=(left, left + 1, bottom, bottom + 1))
             ax.text(left - 0.125, bottom + 0.5, ("", "+", "=")[column], ha="center", va="center")
         for left, chances in ((0, shown["before"][i]), (2.5, shown["after"][i])):
-            text = f"{names[chances.argmax()]}, {int(100 * chances.max())} %"
+            text = f"{names[chances.argmax()]}, {int(100 * chances.max())}%"
             ax.text(left + 0.5, bottom - 0.06, text, ha="center", va="top", fontsize=10)
     ax.set(xlim=(-0.1, 3.6), ylim=(-1.4 * (EXAMPLES - 1) - 0.35, 1.1))
     ax.set_axis_off()

@@ -69,7 +69,7 @@ def printed(key: str) -> str:
 def interval(key: str) -> Interval:
     """A number of the report with what it may stand for, and the error of the images it counts.
 
-    The ends are those of the printed digits, and of Wilson's 95 % intervals at these. Accuracies in
+    The ends are those of the printed digits, and of Wilson's 95% intervals at these. Accuracies in
     whole per cent were cut off, not rounded, by the course's code; its validation accuracies are
     divided by more images than there are (`divided_by`), which is put right here.
     """

@@ -25,7 +25,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "test": {"grade": True, "solution": False, "locked": True, "task": False},
     "answer": {"grade": True, "solution": True, "locked": False, "task": False},
 }
-"""What nbgrader has to know of a cell: is it written by the student, does it earn points?"""
+"""What nbgrader has to know of a cell, who writes it and whether it earns points."""
 POINTS = {"test": {"points": 1}, "answer": {"points": 1}}
 FENCE = r"^(?P<fence>`{3,}|:{3,})"
 OPENING = re.compile(

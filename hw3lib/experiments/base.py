@@ -59,7 +59,7 @@ class Training(Experiment):
 
     @property
     def checkpoint_key(self) -> str:
-        """Runs that differ only in their epochs share a checkpoint: the longer one goes on."""
+        """Runs that differ only in their epochs share a checkpoint; the longer one goes on."""
         return self.changed(epochs=0).key
 
     def loop(

@@ -35,7 +35,7 @@ class Attack(Protocol):
 
     @property
     def eps(self) -> Radius:
-        """Radius of the ball: the largest change of a pixel, or in L2 of the image."""
+        """Radius of the ball, the largest change of a pixel, or in L2 of the image."""
         ...
 
     def __call__(

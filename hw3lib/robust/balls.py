@@ -15,11 +15,11 @@ Radius = float | tuple[float, ...]
 """One number for all channels, or one for each (of an L-infinity ball)."""
 
 Norm = Literal["linf", "l2"]
-"""What measures the change of an image: its largest pixel, or the root of its squares' sum."""
+"""Measures the change of an image by its largest pixel, or by the root of its squares' sum."""
 
 
 Cut = Literal["pixels", "normalized"]
-"""Where a moved image is cut: at the ends of the pixel range, or where it is 0 and 1 if normalised.
+"""Where a moved image is cut, at the ends of the pixel range, or where it is 0 and 1 if normalised.
 
 The latter leaves the ball: whatever is darker than the mean of its channel (CIFAR-10's), or
 brighter than the mean plus one standard deviation, is gone. It is there to ask what that slip does.

@@ -23,7 +23,7 @@ LARGE_EPS = 0.5
 
 
 LEFT_AT_LARGE_EPS = 0.005
-"""Largest accuracy that passes there: what is printed as 0 %."""
+"""Largest accuracy that passes there, which is printed as 0 %."""
 
 
 ZERO_GRADIENTS = 0.01

@@ -28,7 +28,7 @@ GradientAttack = Annotated[FGSM | PGD, Field(discriminator="kind")]
 
 
 AttackMode = Literal["eval", "train"]
-"""How batch norm behaves while the attack is made: running or batch statistics.
+"""How batch norm behaves while the attack is made, by running or batch statistics.
 
 Neither changes the running statistics. "eval" attacks the network that is tested later.
 """

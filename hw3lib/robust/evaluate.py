@@ -35,7 +35,7 @@ OwnAttack = FGSM | PGD | SignNoise
 """An attack of which copies with other settings can be made."""
 
 AnyAttack = Attack | Callable[[Tensor, Tensor], Tensor]
-"""An attack, or one of another library that holds its model: images and labels to images."""
+"""An attack, or that of another library, which holds its model and maps images and labels."""
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Images and labels a batch at a time, such as a `torch.utils.data.DataLoader` gives."""

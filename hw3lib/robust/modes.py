@@ -16,7 +16,7 @@ Classifier = Callable[[Tensor], Tensor]
 
 _lock = threading.Lock()
 _borrowed: dict[nn.Module, tuple[int, list[tuple[nn.Module, bool]]]] = {}
-"""Modules that are in use: by how many blocks, and the modes of their parts before the first."""
+"""Modules that are in use, by how many blocks, and the modes of their parts before the first."""
 
 
 @contextlib.contextmanager

@@ -73,7 +73,7 @@ def faster(step: Callable[[torch.dtype], None], *, repeats: int = 3) -> str:
 def _remembered(weights: bool) -> str:
     path = cache_dir() / "precision.json"
     known = _read(path)
-    name = f"{_processor()}, torch {torch.__version__}, {'training' if weights else 'attack'}"
+    name = f"{processor()}, torch {torch.__version__}, {'training' if weights else 'attack'}"
     if known.get(name) not in PRECISIONS:
         known[name] = faster(lambda dtype: _step(dtype, weights))
         text = json.dumps(known, indent=1)
@@ -100,7 +100,7 @@ def _step(dtype: torch.dtype, weights: bool) -> None:
     torch.autograd.grad(out.float().sum(), [x, *taps] if weights else [x])
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name as far as the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -17,7 +17,7 @@ from torch import Tensor
 logger = logging.getLogger("hw3lib")
 
 WARM_UP = 3
-"""Steps before the recording: libraries choose their algorithms, the optimizer makes its state."""
+"""Steps before the recording; libraries choose their algorithms, the optimizer makes its state."""
 
 Body = Callable[..., None]
 """A step on the tensors of a batch; everything else that it reads and writes stays where it is."""

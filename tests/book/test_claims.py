@@ -291,7 +291,7 @@ def test_the_reports_numbers_are_compared_with_the_published_runs():
 
 
 def compared(monkeypatch, quantity, trainings=(0.5,)):
-    theirs = stats.proportion(1400, 2000)  # 70 %, give or take two points
+    theirs = stats.proportion(1400, 2000)  # 70%, give or take two points
     monkeypatch.setattr(report, "interval", lambda _: theirs)
     return evidence.Comparison("x", claims.Measurement(quantity, trainings))
 

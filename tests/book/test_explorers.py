@@ -202,7 +202,7 @@ def assert_attacked(tab, eps, picture):
     top, truth = SHARES[eps, picture].argmax(), TRUTH[0, picture]
     right = "That is right." if top == truth else f"It is {NAMES[truth]}."
     said = tab.locator("output").inner_text()
-    assert said == f"The network says {NAMES[top]}, {shown[top]} %. {right}"
+    assert said == f"The network says {NAMES[top]}, {shown[top]}%. {right}"
 
 
 @pytest.mark.browser

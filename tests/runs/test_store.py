@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
+import platformdirs
 import pytest
 from annotated_types import Gt
 from hypothesis import given
@@ -523,6 +524,43 @@ def test_a_held_run_is_waited_for_until_the_deadline_and_freed_by_a_kill(cache, 
     assert Square.computed == [1.0]
 
 
+@pytest.mark.timeout(60)
+def test_a_deadline_that_is_over_waits_for_nobody(cache):
+    """A lock with a negative time limit would be waited for without end."""
+    settings = Square()
+    path = runs.checkpoint_path(settings, settings.canary()).with_suffix(".lock")
+    lock, _ = files.acquire(path, "is held here")
+    with lock, pytest.raises(OutOfTime, match="another process still computes"):
+        runs.compute(settings, deadline=time.monotonic() - 5)
+
+
+def test_device_deadline_and_checkpoint_reach_the_computation(monkeypatch):
+    contexts = []
+    compute = Square.compute
+    monkeypatch.setattr(
+        Square, "compute", lambda self, context: contexts.append(context) or compute(self, context)
+    )
+    settings, deadline = Square(), time.monotonic() + 100
+    runs.run(settings, device="mars", deadline=deadline)
+    checkpoint = runs.checkpoint_path(settings, settings.canary())
+    assert contexts == [runs.Context("mars", checkpoint, deadline)]
+
+
+def test_only_experiments_are_found_by_their_names():
+    class Base(Square):
+        """What several experiments share is none itself."""
+
+    names = dict(Settings.registry)
+    assert Base not in names.values()
+    assert names["test_square"] is Square
+    assert all(name == settings.experiment for name, settings in names.items())
+
+
+def test_the_cache_is_a_folder_of_runs_in_that_of_the_user(monkeypatch):
+    monkeypatch.delenv("HW3_CACHE")
+    assert runs.cache_dir() == platformdirs.user_cache_path("hw3lib") / "runs"
+
+
 def test_a_cache_in_a_path_with_spaces_and_letters(tmp_path, monkeypatch):
     monkeypatch.setenv("HW3_CACHE", str(tmp_path / "my cäche" / "of runs"))
     runs.run(Square())
@@ -544,6 +582,15 @@ def test_a_read_only_cache_is_told_before_anything_is_computed(cache):
     with pytest.raises(RunError, match=r"Permission denied.*set HW3_CACHE to a folder"):
         runs.run(Square())
     assert Square.computed == []
+
+
+def test_a_full_disk_names_no_checkpoint_that_is_not_there(monkeypatch):
+    def full(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("hw3lib.runs.store.save_file", full)
+    with pytest.raises(RunError, match=r"cannot be written \(.*No space left.*\)\. Make room"):
+        runs.run(Square())
 
 
 @pytest.mark.parametrize("writer", ["np.savez_compressed", "save_file"])

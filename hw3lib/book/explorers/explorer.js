@@ -37,7 +37,7 @@ const show = {
   bars(p, panel) {
     const shares = p.shares[at(p.strides[0])], truth = p.truth[at(p.strides[1])];
     const top = shares.indexOf(Math.max(...shares));
-    const percent = k => (shares[k] / 10).toFixed(1) + " %";
+    const percent = k => (shares[k] / 10).toFixed(1) + "%";
     const names = [...panel.querySelectorAll("li")].map((row, k) => {
       const [name, bar, number] = row.children;
       bar.style.setProperty("--share", shares[k] / 10 + "%");

@@ -80,7 +80,7 @@ root.querySelectorAll(".layers input").forEach(input => input.addEventListener("
   over = input.value; cover();
 }));
 function along() {
-  const percent = 5 * slider.value + " %";
+  const percent = 5 * slider.value + "%";
   find(".value").textContent = percent;
   slider.setAttribute("aria-valuetext", percent);
 }

@@ -130,7 +130,7 @@ def summarise(log_weights: Tensor, log_p: Tensor, sizes: Sequence[int]) -> dict[
 
     Returns:
         One value for each L: `error`, the mean error in nats, with `error_low` and `error_high`,
-        its 95 % interval over the N images; `std`, the standard deviation in nats over repetitions,
+        its 95% interval over the N images; `std`, the standard deviation in nats over repetitions,
         root mean square over images, for those L that were repeated; `ess`, the mean effective
         sample size.
     """
@@ -276,7 +276,7 @@ def closed_forms(model: LinearGaussian, x: Tensor, generator: Generator) -> dict
     Returns:
         `kl`, KL(p(z|x) || p(z)) in nats; `log_second_moment_prior` and
         `log_second_moment_encoder`, log E[(w / p(x))^2] of the weights w of both estimators;
-        `prior_mass` of the posterior's 95 % ellipsoid.
+        `prior_mass` of the posterior's 95% ellipsoid.
     """
     mean, covariance = model.posterior(x)
     precision, eye = torch.linalg.inv(covariance), torch.eye(len(covariance), dtype=mean.dtype)

@@ -18,7 +18,7 @@ from hw3lib.robust.evaluate import correct, restart_curve, step_curve, withstood
 from hw3lib.robust.modes import Classifier
 
 TIMED_IMAGES = 128
-"""Images of a timed attack: one batch of the course."""
+"""Images of a timed attack, one batch of the course."""
 
 
 class AttackStrength(Study):

@@ -19,10 +19,10 @@ from hw3lib.runs.settings import Context, Outcome
 AnyAttack = Annotated[FGSM | PGD | SignNoise, Field(discriminator="kind")]
 
 COURSE_FGSM = FGSM.from_normalized(0.1)
-"""The course's FGSM: eps = 0.1 in units of the normalised input."""
+"""The course's FGSM, with eps = 0.1 in units of the normalised input."""
 
 COURSE_PGD = PGD.from_normalized(0.01, step=2.0, steps=10)
-"""The course's PGD: eps = 0.01 and steps of 2, which leave the ball at once, ten times."""
+"""The course's PGD, with eps = 0.01 and steps of 2, which leave the ball at once, ten times."""
 
 EIGHT = 8 / 255
 """The radius at which CIFAR-10 defences are usually compared."""

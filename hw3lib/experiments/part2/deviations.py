@@ -122,7 +122,7 @@ class Deviations(Study):
 
 
 def shares(run: Run) -> dict[Habits, Interval]:
-    """What each variant leaves, with a 95 % interval (Wilson)."""
+    """What each variant leaves, with a 95% interval (Wilson)."""
     masks = zip(run.results["combinations"], run.arrays["right"], strict=True)
     return {Habits(*row): proportion(int(mask.sum()), len(mask)) for row, mask in masks}
 
