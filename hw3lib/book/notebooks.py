@@ -73,6 +73,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> Path
             kernel_name="python3",
             cwd=str(notebook.parent),
             progress_bar=False,
+            extra_arguments=["--log-level=ERROR"],  # of the kernel, whose warnings nobody asked for
         )
     except papermill.PapermillExecutionError as error:
         said, *_ = error.evalue.split("For further information")  # pydantic's, on several lines
