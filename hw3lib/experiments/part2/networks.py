@@ -8,6 +8,7 @@ from typing import Any
 from hw3lib.experiments.part2.base import COURSE_FGSM, COURSE_PGD
 from hw3lib.experiments.part2.resnet_training import RECIPE, TrainResNet, pretraining
 from hw3lib.robust.attacks import FGSM, PGD
+from hw3lib.robust.checks import check_choice
 from hw3lib.robust.defenses import AdversarialLoss, JoinedBatch, Standard
 
 
@@ -75,7 +76,11 @@ def networks(
         epochs: of every training; None takes the data set's defaults.
         fgsm, alpha: the attack that the FGSM defence trains on, and its weight of the clean loss.
         pgd: the attack that the PGD defence trains on.
+
+    Raises:
+        ValueError: there is no such data set.
     """
+    check_choice("dataset", dataset, tuple(TRAINING_EPOCHS))
     number = TRAINING_EPOCHS[dataset]
     if epochs is not None:
         number = dict.fromkeys(number, epochs)
