@@ -148,7 +148,7 @@ def copies(settings: Settings, *, weights: bool = False) -> Iterator[Run]:
             try:
                 found = read(path)
             except RunError as error:
-                logger.warning("%s; it is computed again", error)
+                logger.warning("%s; it is left out", error)
                 continue
             if found.has_weights or not weights:
                 yield found

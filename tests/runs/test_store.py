@@ -327,6 +327,21 @@ def test_weights_that_a_run_does_not_name_are_not_its_weights(tmp_path, monkeypa
     assert not light.has_weights
 
 
+def test_a_damaged_published_run_is_said_and_the_cached_one_taken(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("hw3lib.runs.store.PUBLISHED", tmp_path / "published")
+    runs.run(Square())
+    runs.publish(Square(), weights=False).path.write_text("{")
+    assert runs.find(Square()).path.is_relative_to(runs.cache_dir())
+    assert "is not a readable run" in caplog.text
+
+
+def test_a_canary_of_another_length_makes_a_run_stale(monkeypatch):
+    stored = runs.run(Square())
+    monkeypatch.setattr(Square, "canary", lambda self: [1.0, 2.0])
+    with pytest.raises(RunError, match=r"test_square\(\) is stale: its canary has another length"):
+        stored.verify()
+
+
 def test_a_canary_that_changed_makes_a_run_stale(monkeypatch):
     stored = runs.run(Square(side=2))
     assert stored.verify() == 0
@@ -550,9 +565,13 @@ def test_only_experiments_are_found_by_their_names():
     class Base(Square):
         """What several experiments share is none itself."""
 
+    class Other(Square):
+        experiment: ClassVar[str] = "test_other"
+
     names = dict(Settings.registry)
     assert Base not in names.values()
     assert names["test_square"] is Square
+    assert names["test_other"] is Other
     assert all(name == settings.experiment for name, settings in names.items())
 
 
