@@ -37,6 +37,7 @@ def test_what_a_run_is_made_from_is_found_at_any_depth():
     assert schedule.needed(nets.pgd_defense) == {nets.pretrained}
 
 
+@pytest.mark.long
 def test_several_at_a_time_give_the_same_and_each_waits_for_what_it_needs():
     grid = PosteriorGrid(vae=TINY, size=5)
     wanted = [TINY, TINY.changed(seed=1), grid, TINY.changed(seed=2)]

@@ -283,6 +283,7 @@ def train_to_the_end(checkpoint, result, ready):
     torch.save(state, result)
 
 
+@pytest.mark.long
 def test_killed_at_five_random_moments_and_resumed_to_the_same_bits(tmp_path):
     def start(name):
         here, there = FORKS.Pipe(duplex=False)
