@@ -3,6 +3,9 @@
 .PHONY: help setup book pdf links test mutation coverage fuzz audit test-long mutants pages notebooks embedded colab sweep test-sweep test-slurm benchmarks lock clean
 
 BIN := .venv/bin
+# Python keeps what it compiled, also where the environment forbids it: each test that starts a
+# process would compile torch and the rest of its imports anew (12 s instead of 4).
+export PYTHONDONTWRITEBYTECODE :=
 READY := .venv/.ready
 # The first interpreter that is new enough; `make PYTHON=...` overrides.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
