@@ -4,6 +4,7 @@ import ast
 import importlib
 import itertools
 import pkgutil
+import re
 import subprocess
 import sys
 
@@ -54,8 +55,10 @@ def is_text(statement):
 
 
 def texts_of_values(tree):
-    """Docstrings of properties, and texts below assignments, of a module."""
+    """Docstrings of properties, texts below assignments, and what is returned, of a module."""
     for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            yield from re.findall(r"Returns:\n +(.*)", ast.get_docstring(node) or "")
         if isinstance(node, ast.FunctionDef) and "property" in map(
             ast.unparse, node.decorator_list
         ):

@@ -4,6 +4,7 @@
   `mystnb` of the cell, else "Code of Fig. 31", "Parameters", "Imports" or "Code of the table".
 - The line "Source: …" that `hw3lib.book.figures.sign` prints becomes a fold below the figure.
 - A table scrolls in a box of its own where it is too wide; its empty corner is a plain cell.
+- A hyphen before a number that a cell made is a minus sign, as in the formulas around it.
 - An SVG of `hw3lib.book.picture` is shown by the view that fits the column and the colour scheme.
 """
 
@@ -21,6 +22,8 @@ from sphinx.writers.html5 import HTML5Translator
 DEFAULT = "Show code cell {type}"  # MyST-NB's, which says nothing
 UNNAMED = "Code"
 SOURCE = "Source: "
+HYPHEN = re.compile(r"(?<![\w.-])-(?=\.?\d)")  # not of a date, a range or 1e-05
+CELL = re.compile(r"(?<=<td>)[^<]*")
 SIZES = re.compile(r'viewBox="0 0 (\S+) (\S+)" data-narrow="(\S+) (\S+)"')
 
 
@@ -81,6 +84,25 @@ class FoldSources(SphinxPostTransform):
                 block.parent.replace(block, nodes.raw("", fold, format="html"))
 
 
+class GluedNumbers(SphinxPostTransform):
+    """Set the glued numbers of the prose with a minus sign."""
+
+    default_priority = 153
+    formats = ("html",)
+
+    def run(self, **_kwargs: object) -> None:
+        """Replace the hyphens of a page."""
+        for glued in list(self.document.findall(nodes.inline)):
+            if "pasted-text" in glued["classes"]:
+                for text in list(glued.findall(nodes.Text)):
+                    text.parent.replace(text, nodes.Text(with_minus(text.astext())))
+
+
+def with_minus(text: str) -> str:
+    """The text with a minus sign before each negative number."""
+    return HYPHEN.sub("−", text)
+
+
 class Tables(SphinxPostTransform):
     """A box in which a table scrolls; an empty header in its corner becomes a plain cell."""
 
@@ -92,6 +114,7 @@ class Tables(SphinxPostTransform):
         for raw in list(self.document.findall(nodes.raw)):
             if "<table" in raw.astext():
                 table = raw.astext().replace("<th></th>", "<td></td>")
+                table = CELL.sub(lambda cell: with_minus(cell[0]), table)
                 # The theme lets a keyboard reach boxes of this class while they scroll.
                 html = f'<div class="pst-scrollable-table-container">{table}</div>'
                 raw.parent.replace(raw, nodes.raw("", html, format=raw["format"]))
@@ -141,6 +164,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_post_transform(NameFolds)
     app.add_post_transform(FoldSources)
     app.add_post_transform(Tables)
+    app.add_post_transform(GluedNumbers)
     app.add_node(HideCodeCellNode, override=True, html=(visit_fold, depart_fold))
     app.add_node(nodes.image, override=True, html=(visit_image, lambda _self, _node: None))
     cited = (visit_citation, HTML5Translator.depart_citation)

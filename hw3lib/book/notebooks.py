@@ -113,7 +113,7 @@ def summary(notebooks: Iterable[Path]) -> pd.DataFrame:
     left out.
 
     Returns:
-        One row for each notebook and name: `mean`, `low`, `high` (NaN for one seed) and `n`.
+        One row for each notebook and name, with `mean`, `low`, `high` (NaN for one seed) and `n`.
 
     Raises:
         ValueError: a file is unreadable, no number is quoted, or two are the same notebook with

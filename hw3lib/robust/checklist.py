@@ -86,8 +86,8 @@ def gradient_masking(
         surrogate: another model, on which images are made for a transfer attack.
 
     Returns:
-        Findings by name: steps, restarts, large_eps, one_step, noise, zero_gradients, direction,
-        deterministic, and transfer if there is a surrogate.
+        The findings by name, which are steps, restarts, large_eps, one_step, noise,
+        zero_gradients, direction, deterministic, and transfer if there is a surrogate.
 
     Raises:
         ValueError: the model classifies no image rightly, or the attack is targeted.

@@ -50,6 +50,11 @@ def test_no_raw_markup(article):
     assert not article.select(".problematic, .system-message, .xref.broken")
 
 
+def test_a_negative_number_of_a_notebook_has_a_minus_sign(article):
+    found = [cell.get_text() for cell in article.select(".pasted-text, table.dataframe td")]
+    assert [text for text in found if re.search(r"(?<![\w.-])-\.?\d", text)] == []
+
+
 def test_every_image_exists_and_is_described(page, article):
     for image in article.select("img"):
         source = urlsplit(image["src"])

@@ -75,7 +75,7 @@ def counting_models(
         smoothing: added to every count.
 
     Returns:
-        "uniform", "histogram" (one for all pixels), "pixels" (one for each), and "classes": a
+        "uniform", "histogram" (one for all pixels), "pixels" (one for each), and "classes", a
         mixture of ten independent-pixel models, one a class, so a model with one discrete latent.
     """
     dims = test[0].numel()

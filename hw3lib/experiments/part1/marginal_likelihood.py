@@ -103,7 +103,7 @@ def estimates(log_weights: Tensor, sizes: Sequence[int]) -> list[tuple[Tensor, T
         sizes: values of L. Every L columns make one estimate; a remainder is left out.
 
     Returns:
-        For each L: log 1/L sum w and (sum w)^2 / sum w^2, (N, T // L) each.
+        For each L, log 1/L sum w and (sum w)^2 / sum w^2, (N, T // L) each.
 
     Raises:
         ValueError: a size is not among 1, ..., T.
@@ -129,7 +129,7 @@ def summarise(log_weights: Tensor, log_p: Tensor, sizes: Sequence[int]) -> dict[
         sizes: the values of L.
 
     Returns:
-        One value for each L: `error`, the mean error in nats, with `error_low` and `error_high`,
+        One value for each L. `error` is the mean error in nats, with `error_low` and `error_high`,
         its 95% interval over the N images; `std`, the standard deviation in nats over repetitions,
         root mean square over images, for those L that were repeated; `ess`, the mean effective
         sample size.
