@@ -115,11 +115,10 @@ def summary_command(
 @runs_app.command("list")
 def list_command() -> None:
     """All stored runs: published ones first, then those in the user's cache."""
-    from hw3lib import runs
-
-    _load_experiments()
     from rich.console import Console
     from rich.table import Table
+
+    from hw3lib import runs
 
     table = Table("key", "run", "data", "device", "seconds", "where")
     for stored in runs.stored_runs():
@@ -304,18 +303,11 @@ def _one_line(error: BaseException) -> str:
     return f"{error.title}: {'; '.join(faults)}"
 
 
-def _load_experiments() -> None:
-    import hw3lib.experiments.catalog  # noqa: F401  (registers every kind of settings)
-
-
 def _parse(experiment: str, assignments: Sequence[str]) -> Settings:
     """Settings from name=value words; the values are validated by the settings themselves."""
     from hw3lib.runs.settings import Settings
 
-    _load_experiments()
-    if experiment not in Settings.registry:
-        raise ValueError(f"no experiment {experiment!r}; there are {', '.join(Settings.registry)}")
-    kind, values = Settings.registry[experiment], _assignments(assignments)
+    kind, values = Settings.named(experiment), _assignments(assignments)
     if unknown := values.keys() - kind.model_fields.keys():
         known = ", ".join(kind.model_fields)
         raise ValueError(
@@ -359,7 +351,6 @@ def _select(keys: Sequence[str] | None) -> list[Path]:
     """The files of all runs, or of those whose keys begin so; broken ones, too."""
     from hw3lib import runs
 
-    _load_experiments()
     files = list(runs.stored_files())
     if not keys:
         return files

@@ -9,6 +9,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -140,6 +141,23 @@ class Settings(BaseModel, ABC):
         super().__pydantic_init_subclass__(**kwargs)
         if "experiment" in vars(cls):
             Settings.registry[cls.experiment] = cls
+
+    @staticmethod
+    def named(experiment: str) -> type[Settings]:
+        """The kind of settings that has this name, also if nothing has imported its module yet.
+
+        An installed package names its modules by entry points of the group `hw3lib.experiments`.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if experiment not in Settings.registry:
+            for module in entry_points(group="hw3lib.experiments"):
+                module.load()
+        if experiment not in Settings.registry:
+            known = ", ".join(Settings.registry)
+            raise ValueError(f"no experiment {experiment!r}; there are {known}")
+        return Settings.registry[experiment]
 
     @abstractmethod
     def compute(self, context: Context) -> Outcome:

@@ -322,7 +322,7 @@ def read(path: Path) -> Run:
     """
     try:
         content = unsealed(path)
-        settings = Settings.registry[content["experiment"]](**content["settings"])
+        settings = Settings.named(content["experiment"])(**content["settings"])
         results, made, canary = (content[k] for k in ("results", "provenance", "canary"))
         stored = Run(settings, results, made, canary, path, content["sha256"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -327,6 +327,19 @@ def test_weights_that_a_run_does_not_name_are_not_its_weights(tmp_path, monkeypa
     assert not light.has_weights
 
 
+def test_stored_runs_are_read_where_nothing_has_imported_their_experiments():
+    code = "from hw3lib import runs; print(sum(1 for _ in runs.stored_runs(runs.PUBLISHED)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (int(done.stdout), done.stderr) == (len(list(runs.stored_files(runs.PUBLISHED))), "")
+
+
+def test_a_run_of_an_unknown_experiment_says_which_there_are(tmp_path):
+    content = files.unsealed(runs.run(Square()).path) | {"experiment": "cube"}
+    (tmp_path / "cube.json").write_text(files.sealed(content))
+    with pytest.raises(RunError, match=r"no experiment 'cube'; there are .*vae_training"):
+        runs.read(tmp_path / "cube.json")
+
+
 def test_a_damaged_published_run_is_said_and_the_cached_one_taken(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("hw3lib.runs.store.PUBLISHED", tmp_path / "published")
     runs.run(Square())
