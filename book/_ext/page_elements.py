@@ -23,7 +23,7 @@ DEFAULT = "Show code cell {type}"  # MyST-NB's, which says nothing
 UNNAMED = "Code"
 SOURCE = "Source: "
 HYPHEN = re.compile(r"(?<![\w.-])-(?=\.?\d)")  # not of a date, a range or 1e-05
-CELL = re.compile(r"(?<=<td>)[^<]*")
+CELL = re.compile(r"(<td[^>]*>)([^<]*)")
 SIZES = re.compile(r'viewBox="0 0 (\S+) (\S+)" data-narrow="(\S+) (\S+)"')
 
 
@@ -84,17 +84,20 @@ class FoldSources(SphinxPostTransform):
                 block.parent.replace(block, nodes.raw("", fold, format="html"))
 
 
-class GluedNumbers(SphinxPostTransform):
-    """Set the glued numbers of the prose with a minus sign."""
+class MinusSigns(SphinxPostTransform):
+    """Set the glued numbers of the prose, and those of tables, with a minus sign."""
 
     default_priority = 153
     formats = ("html",)
 
     def run(self, **_kwargs: object) -> None:
         """Replace the hyphens of a page."""
-        for glued in list(self.document.findall(nodes.inline)):
-            if "pasted-text" in glued["classes"]:
-                for text in list(glued.findall(nodes.Text)):
+        glued = (
+            node for node in self.document.findall(nodes.inline) if "pasted-text" in node["classes"]
+        )
+        for place in [*glued, *self.document.findall(nodes.entry)]:
+            for text in list(place.findall(nodes.Text)):
+                if not isinstance(text.parent, nodes.math | nodes.literal):
                     text.parent.replace(text, nodes.Text(with_minus(text.astext())))
 
 
@@ -114,7 +117,7 @@ class Tables(SphinxPostTransform):
         for raw in list(self.document.findall(nodes.raw)):
             if "<table" in raw.astext():
                 table = raw.astext().replace("<th></th>", "<td></td>")
-                table = CELL.sub(lambda cell: with_minus(cell[0]), table)
+                table = CELL.sub(lambda cell: cell[1] + with_minus(cell[2]), table)
                 # The theme lets a keyboard reach boxes of this class while they scroll.
                 html = f'<div class="pst-scrollable-table-container">{table}</div>'
                 raw.parent.replace(raw, nodes.raw("", html, format=raw["format"]))
@@ -164,7 +167,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_post_transform(NameFolds)
     app.add_post_transform(FoldSources)
     app.add_post_transform(Tables)
-    app.add_post_transform(GluedNumbers)
+    app.add_post_transform(MinusSigns)
     app.add_node(HideCodeCellNode, override=True, html=(visit_fold, depart_fold))
     app.add_node(nodes.image, override=True, html=(visit_image, lambda _self, _node: None))
     cited = (visit_citation, HTML5Translator.depart_citation)

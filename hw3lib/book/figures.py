@@ -18,6 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from hw3lib.book.picture import GROUND, WIDE, as_svg, as_thumbnail
 
+FIXED_WHITE, FIXED_BLACK = "#fffffe", "#000001"
+"""Inks of text on coloured cells: no greys, which a dark page turns around."""
+
 
 class SupportsInterval(Protocol):
     """An estimate with the ends of its interval."""

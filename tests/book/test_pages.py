@@ -51,7 +51,7 @@ def test_no_raw_markup(article):
 
 
 def test_a_negative_number_of_a_notebook_has_a_minus_sign(article):
-    found = [cell.get_text() for cell in article.select(".pasted-text, table.dataframe td")]
+    found = [cell.get_text() for cell in article.select(".pasted-text, .cell_output td")]
     assert [text for text in found if re.search(r"(?<![\w.-])-\.?\d", text)] == []
 
 

@@ -117,3 +117,13 @@ def test_pyplot_knows_no_figure_more_than_before():
     fig = panels(figsize=(10, 4))
     picture.as_svg(fig, "")
     assert plt.get_fignums() == [*before, fig.number]
+
+
+def test_text_on_a_coloured_cell_keeps_its_ink_on_a_dark_page():
+    fig, ax = plt.subplots()
+    ax.imshow([[0, 1]], cmap="viridis")
+    for j, ink in enumerate((figures.FIXED_WHITE, figures.FIXED_BLACK)):
+        ax.text(j, 0, "7", color=ink)
+    svg = picture.as_svg(fig, "Run 0")
+    for ink in (figures.FIXED_WHITE, figures.FIXED_BLACK):
+        assert f"fill: {ink}" in svg
