@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from hw3lib.book.picture import GROUND, WIDE, as_svg, as_thumbnail
 
 FIXED_WHITE, FIXED_BLACK = "#fffffe", "#000001"
-"""Inks of text on coloured cells: no greys, which a dark page turns around."""
+"""Inks of text on coloured cells; they are no greys, which a dark page turns around."""
 
 
 class SupportsInterval(Protocol):
