@@ -192,14 +192,19 @@ def centre(locator, x=0.5, y=0.5):
     return box["x"] + x * box["width"], box["y"] + y * box["height"]
 
 
+def percents(tab):
+    """The numbers beside the bars, as they are written."""
+    return [
+        text.split()[-1].removesuffix("%") for text in tab.locator(".bars li").all_inner_texts()
+    ]
+
+
 def assert_attacked(tab, eps, picture):
     attacked = ORIGINAL[0, picture].astype(int) + CHANGE[eps, picture]
     assert (pixels(tab, number=1) == attacked).all()
     change = CHANGE[eps, picture] / np.abs(CHANGE[eps, picture].astype(int)).max()
     assert np.abs(pixels(tab) - (128 + 127 * change)).max() <= 0.5
-    shown = [
-        text.split()[-1].removesuffix("%") for text in tab.locator(".bars li").all_inner_texts()
-    ]
+    shown = percents(tab)
     assert shown == [f"{100 * share:.1f}" for share in SHARES[eps, picture].round(3)]
     top, truth = SHARES[eps, picture].argmax(), TRUTH[0, picture]
     right = "That is right." if top == truth else f"It is {NAMES[truth]}."
@@ -248,10 +253,9 @@ def test_stored_attacks_are_shown_as_they_are_stored(tab, tmp_path):
     attacked = run.arrays["original"][picture].astype(int) + run.arrays["change"][place]
     assert (pixels(tab, number=1) == attacked.transpose(1, 2, 0)).all()
     chances = run.arrays["probabilities"][place]
-    shown = [
-        text.split()[-1].removesuffix("%") for text in tab.locator(".bars li").all_inner_texts()
+    assert percents(tab) == [
+        f"{share:.1f}" for share in (1000 * chances.astype(float)).round() / 10
     ]
-    assert shown == [f"{share:.1f}" for share in (1000 * chances.astype(float)).round() / 10]
     truth, answer = classes[label[picture]], classes[chances.argmax()]
     assert f"says {answer}" in said.inner_text()
     assert said.inner_text().endswith("right." if truth == answer else f"It is {truth}.")
