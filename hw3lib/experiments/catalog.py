@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from hw3lib.experiments.part1.beta_sweep import BETAS, SWEEP_EPOCHS, LatentFactors
@@ -22,7 +22,7 @@ from hw3lib.experiments.part1.tightness import BoundTightness
 from hw3lib.experiments.part1.vae_training import ScoreVAE, TrainVAE
 from hw3lib.experiments.part2.attack_strength import AttackStrength
 from hw3lib.experiments.part2.attacked import AdversarialPictures, UnderAttack
-from hw3lib.experiments.part2.base import COURSE_FGSM, COURSE_PGD
+from hw3lib.experiments.part2.base import COURSE_FGSM
 from hw3lib.experiments.part2.deviations import Deviations
 from hw3lib.experiments.part2.evaluation import Checklist, RadiusCurves
 from hw3lib.experiments.part2.gradient_sign import GradientSign
@@ -105,10 +105,8 @@ def planned(seeds: Sequence[int] = (0,)) -> Iterator[Published]:
     """
     for seed in seeds:
         nets = networks("cifar10", seed)
-        fgsm = replace(COURSE_FGSM, cut="normalized")
-        cut = networks("cifar10", seed, fgsm=fgsm, pgd=replace(COURSE_PGD, cut="normalized"))
-        defended = (nets.pgd_defense, nets.fgsm_defense, cut.pgd_defense, cut.fgsm_defense)
-        ends = [model.changed(epochs=COURSE_EPOCHS) for model in defended]
+        defended = (nets.pgd_defense, nets.fgsm_defense, nets.pgd_cut, nets.fgsm_cut)
+        ends = [model.changed(epochs=COURSE_EPOCHS, keep="best") for model in defended]
         usual = nets.scratch.changed(learning_rate=0.1, schedule="linear", nesterov=True)
         decayed = nets.augmented.changed(
             learning_rate=0.01, schedule="linear", nesterov=True, weight_decay=1e-2,
@@ -175,7 +173,7 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
         # pretrained network, and its seed is 0.
         f"{name}_attacked": UnderAttack(model=model, seed=model.seed)
         for name, model in vars(nets).items()
-        if not model.half
+        if not model.half and not name.endswith("_cut")
     }
     return {
         **(only_cifar10(nets.pretrained) if dataset == "cifar10" else only_shapes(nets)),
@@ -222,6 +220,8 @@ def studies(nets: Networks, images: int, seed: int) -> dict[str, Named]:
         "smooth_deviations": Deviations(model=nets.smooth, images=images),
         "fgsm_short_deviations": Deviations(model=nets.fgsm_short, images=images),
         "pgd_short_deviations": Deviations(model=nets.pgd_short, images=images),
+        "fgsm_cut_deviations": Deviations(model=nets.fgsm_cut, images=images),
+        "pgd_cut_deviations": Deviations(model=nets.pgd_cut, images=images),
         "transfer": TransferStudy(models=halves, attacks=(COURSE_FGSM, PGD(8 / 255)), seed=seed),
         "loss_against_batch": LossAgainstBatch(model=ready, seed=seed),
         "radii": RadiusCurves(model=ready, images=images, seed=seed),

@@ -1,5 +1,9 @@
 """The networks of part 2, and the report's numbers on them."""
 
+from dataclasses import replace
+
+import pytest
+
 from hw3lib.book import report
 from hw3lib.book.report import reported
 from hw3lib.experiments.part2.attacked import SUITE, suite
@@ -61,7 +65,18 @@ def test_other_attacks_reach_the_defences_and_no_other_network():
     assert other.fgsm_short.defense == other.fgsm_defense.defense
     assert other.pgd_defense.defense == other.pgd_short.defense == JoinedBatch(pgd)
     changed = {name for name, model in vars(usual).items() if vars(other)[name] != model}
-    assert changed == {"fgsm_defense", "fgsm_short", "pgd_defense", "pgd_short"}
+    assert changed == {
+        "fgsm_defense", "fgsm_short", "fgsm_cut", "pgd_defense", "pgd_short", "pgd_cut"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "shapes"])
+def test_two_defences_differ_from_the_short_ones_in_the_cut_of_their_attack_alone(dataset):
+    nets = networks(dataset, seed=2, alpha=0.25)
+    for short, cut in ((nets.fgsm_short, nets.fgsm_cut), (nets.pgd_short, nets.pgd_cut)):
+        assert short.defense.attack.cut == "pixels"
+        attack = replace(short.defense.attack, cut="normalized")
+        assert cut == short.changed(defense=replace(short.defense, attack=attack))
 
 
 def test_a_suite_of_other_attacks_has_the_same_names():

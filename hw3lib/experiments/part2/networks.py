@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hw3lib.experiments.part2.base import COURSE_FGSM, COURSE_PGD
@@ -25,6 +25,8 @@ class Networks:
         smooth, sharp: `pretrained` trained on for a little, alike but for smoothed labels.
         fgsm_short, pgd_short: as the defences, but for so few epochs on CIFAR-10 that a CPU can
             train them for the studies that need their weights.
+        fgsm_cut, pgd_cut: as these, but their attacks cut the normalised image at 0 and 1 while
+            they train, as those of the report seem to.
     """
 
     pretrained: TrainResNet
@@ -39,6 +41,8 @@ class Networks:
     sharp: TrainResNet
     fgsm_short: TrainResNet
     pgd_short: TrainResNet
+    fgsm_cut: TrainResNet
+    pgd_cut: TrainResNet
 
 
 TRAINING_EPOCHS: dict[str, dict[str, int | None]] = {
@@ -89,14 +93,20 @@ def networks(
     pgd_defense = base.changed(start=ready, defense=JoinedBatch(pgd), augmented=True)
     # The best epoch on clean images is the least defended one.
     last: dict[str, Any] = {"keep": "last"} if dataset == "cifar10" else {}
+    fgsm_short = fgsm_defense.changed(epochs=number["fgsm_short"], **last)
+    pgd_short = pgd_defense.changed(epochs=number["pgd_short"])
+    fgsm_cut = AdversarialLoss(replace(fgsm, cut="normalized"), alpha=alpha)
+    pgd_cut = JoinedBatch(replace(pgd, cut="normalized"))
     return Networks(
         pretrained=ready,
         scratch=base,
         augmented=base.changed(augmented=True),
         fgsm_defense=fgsm_defense.changed(epochs=number["fgsm_defense"]),
         pgd_defense=pgd_defense.changed(epochs=number["pgd_defense"]),
-        fgsm_short=fgsm_defense.changed(epochs=number["fgsm_short"], **last),
-        pgd_short=pgd_defense.changed(epochs=number["pgd_short"]),
+        fgsm_short=fgsm_short,
+        pgd_short=pgd_short,
+        fgsm_cut=fgsm_short.changed(defense=fgsm_cut),
+        pgd_cut=pgd_short.changed(defense=pgd_cut),
         **_halves(ready.first.changed(seed=seed, epochs=number["half"])),
         **_longer(ready.changed(start=ready, seed=seed, epochs=number["longer"])),
     )
