@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from hw3lib.runs.store import Run
 
 
-def provenance(outcome: Outcome, seconds: float) -> dict[str, Any]:
+def provenance(outcome: Outcome, seconds: float, commit: str) -> dict[str, Any]:
     """What is stored with a result about its making."""
     return {
         "version": hw3lib.__version__,
-        "commit": _commit(),
+        "commit": commit,
         "data": outcome.data,
         "device": outcome.device,
         "python": platform.python_version(),
@@ -32,8 +32,11 @@ def provenance(outcome: Outcome, seconds: float) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _commit() -> str:
-    """The commit of the checkout that this package runs from, "-dirty" if it was changed."""
+def commit() -> str:
+    """The commit of the checkout that this package runs from, "-dirty" if it was changed.
+
+    To be asked before a long computation: at its end the checkout may have moved on.
+    """
     here = Path(__file__).parent
     try:
         answer = subprocess.run(

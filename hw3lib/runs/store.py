@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from hw3lib.files import acquire, remove_parts, sealed, sha256, unsealed, user_folder, write_whole
-from hw3lib.runs.provenance import provenance
+from hw3lib.runs.provenance import commit, provenance
 from hw3lib.runs.settings import Context, Outcome, OutOfTime, RunError, Settings
 
 logger = logging.getLogger("hw3lib")
@@ -205,12 +205,12 @@ def compute(settings: Settings, *, device: str | None = None, deadline: float | 
             return theirs
         remove_parts(path)
         remove_parts(checkpoint)
-        started = time.monotonic()
+        started, code = time.monotonic(), commit()
         with settings.environment():
             outcome = settings.compute(Context(device, checkpoint, deadline))
         seconds = outcome.seconds or time.monotonic() - started
         with _writing(path, checkpoint):
-            _store(settings, outcome, canary, seconds, path)
+            _store(settings, outcome, canary, provenance(outcome, seconds, code), path)
         if settings.checkpoint_key == settings.key:
             # No longer run goes on from it, and a later computation must not take it for its own.
             checkpoint.unlink(missing_ok=True)
@@ -255,7 +255,7 @@ def checkpoint_path(settings: Settings, canary: list[float]) -> Path:
 
 
 def _store(
-    settings: Settings, outcome: Outcome, canary: list[float], seconds: float, path: Path
+    settings: Settings, outcome: Outcome, canary: list[float], made: dict[str, Any], path: Path
 ) -> None:
     """Write a result; the JSON comes last, so that what can be found is whole."""
     files = {}
@@ -273,7 +273,7 @@ def _store(
         "settings": settings.written(),
         "results": outcome.results,
         "canary": canary,
-        "provenance": provenance(outcome, seconds) | settings.remarks(),
+        "provenance": made | settings.remarks(),
         "sha256": files,
     }
     try:

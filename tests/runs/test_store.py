@@ -150,6 +150,12 @@ def test_provenance_says_where_a_result_comes_from():
     )
 
 
+def test_a_run_names_the_commit_that_began_it(monkeypatch):
+    """A training takes hours, in which its checkout moves on."""
+    monkeypatch.setattr("hw3lib.runs.store.commit", lambda: "later" if Square.computed else "first")
+    assert runs.run(Square()).provenance["commit"] == "first"
+
+
 def test_the_source_of_several_runs_is_one_line():
     first = runs.run(Square())
     second = replace(
