@@ -106,7 +106,8 @@ def planned(seeds: Sequence[int] = (0,)) -> Iterator[Published]:
     for seed in seeds:
         nets = networks("cifar10", seed)
         defended = (nets.pgd_defense, nets.fgsm_defense, nets.pgd_cut, nets.fgsm_cut)
-        ends = [model.changed(epochs=COURSE_EPOCHS, keep="best") for model in defended]
+        whole = {"epochs": COURSE_EPOCHS, "keep": "best", "train_images": 0}
+        ends = [model.changed(**whole) for model in defended]
         usual = nets.scratch.changed(learning_rate=0.1, schedule="linear", nesterov=True)
         decayed = nets.augmented.changed(
             learning_rate=0.01, schedule="linear", nesterov=True, weight_decay=1e-2,
@@ -220,8 +221,8 @@ def studies(nets: Networks, images: int, seed: int) -> dict[str, Named]:
         "smooth_deviations": Deviations(model=nets.smooth, images=images),
         "fgsm_short_deviations": Deviations(model=nets.fgsm_short, images=images),
         "pgd_short_deviations": Deviations(model=nets.pgd_short, images=images),
-        "fgsm_cut_deviations": Deviations(model=nets.fgsm_cut, images=images),
-        "pgd_cut_deviations": Deviations(model=nets.pgd_cut, images=images),
+        "fgsm_cut_deviations": trained_with_cut(nets.fgsm_cut, images),
+        "pgd_cut_deviations": trained_with_cut(nets.pgd_cut, images),
         "transfer": TransferStudy(models=halves, attacks=(COURSE_FGSM, PGD(8 / 255)), seed=seed),
         "loss_against_batch": LossAgainstBatch(model=ready, seed=seed),
         "radii": RadiusCurves(model=ready, images=images, seed=seed),
@@ -233,6 +234,17 @@ def studies(nets: Networks, images: int, seed: int) -> dict[str, Named]:
             for model, surrogate in ((ready, fgsm), (fgsm, ready), (pgd, ready))
         ),
     }
+
+
+def trained_with_cut(model: TrainResNet, images: int) -> Deviations:
+    """Our attack and the one that the network was trained on, without the other habits."""
+    return Deviations(
+        model=model,
+        images=images,
+        losses=("cross_entropy",),
+        clamps=("pixels", "unit"),
+        modes=("eval",),
+    )
 
 
 def quality(vae: TrainVAE, classifier: TrainClassifier, snapshots: Sequence[int]) -> SampleQuality:

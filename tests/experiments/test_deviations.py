@@ -10,7 +10,6 @@ import torch
 from hw3lib.experiments.part2 import canary
 from hw3lib.experiments.part2.base import COURSE_FGSM, COURSE_PGD
 from hw3lib.experiments.part2.deviations import (
-    COMBINATIONS,
     CUTS,
     WRITINGS,
     Deviations,
@@ -23,6 +22,8 @@ from hw3lib.experiments.part2.deviations import (
     shares,
 )
 from tests.experiments.tiny import TINY
+
+COMBINATIONS = Deviations(model=TINY).combinations
 
 
 def test_our_habits_make_our_attack():
@@ -44,6 +45,21 @@ def test_every_habit_makes_another_attack():
     made = [study.perturb(model, normalized(x), y, habits) for habits in fgsm]
     for (first, a), (second, b) in itertools.combinations(zip(fgsm, made, strict=True), 2):
         assert not torch.equal(a, b), (first, second)
+
+
+def test_a_study_tries_the_habits_that_it_is_asked_for_and_no_other():
+    few = Deviations(
+        model=TINY, losses=("cross_entropy",), clamps=("pixels", "unit"), modes=("eval",)
+    )
+    assert few.combinations == [
+        Habits(kind, "cross_entropy", clamp, "eval")
+        for kind in ("fgsm", "pgd")
+        for clamp in ("pixels", "unit")
+    ]
+    assert len(COMBINATIONS) == len(set(COMBINATIONS)) == 24
+    assert COMBINATIONS[0] == few.combinations[0]
+    model, x, y = canary.images(TINY)
+    assert len(few.blocks(model, x, y)) == 4
 
 
 def test_what_habits_leave_is_found_by_their_names():

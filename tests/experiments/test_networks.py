@@ -76,7 +76,8 @@ def test_two_defences_differ_from_the_short_ones_in_the_cut_of_their_attack_alon
     for short, cut in ((nets.fgsm_short, nets.fgsm_cut), (nets.pgd_short, nets.pgd_cut)):
         assert short.defense.attack.cut == "pixels"
         attack = replace(short.defense.attack, cut="normalized")
-        assert cut == short.changed(defense=replace(short.defense, attack=attack))
+        length = {name: getattr(cut, name) for name in ("epochs", "keep", "train_images")}
+        assert cut == short.changed(defense=replace(short.defense, attack=attack), **length)
 
 
 def test_a_suite_of_other_attacks_has_the_same_names():

@@ -37,6 +37,16 @@ def test_the_kept_weights_are_the_best_or_the_last(keep, monkeypatch):
     assert (weights["fc.weight"] == 0).all() == (keep == "best")
 
 
+def test_a_training_on_some_images_sees_the_first_of_those_that_it_would_see():
+    dataset = data.load("shapes")
+    every, some = (TINY.changed(train_images=n).objective(dataset) for n in (0, 40))
+    assert every.num_examples > some.num_examples == 40
+    half, part = (TINY.changed(half="a", train_images=n).objective(dataset) for n in (0, 40))
+    for few, many in ((some, every), (part, half)):
+        assert torch.equal(few.train, many.train[:40])
+        assert torch.equal(few.train_labels, many.train_labels[:40])
+
+
 def test_halves_are_disjoint_and_stratified():
     dataset = data.load("shapes")
     a, b = (TINY.changed(half=half).objective(dataset) for half in "ab")

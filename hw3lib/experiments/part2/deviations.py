@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from annotated_types import Ge
@@ -42,12 +42,6 @@ class Habits(NamedTuple):
     mode: Mode
 
 
-COMBINATIONS = [
-    Habits(*habits)
-    for habits in product(*(get_args(kind) for kind in get_type_hints(Habits).values()))
-]
-"""All habits with each other; ours come first."""
-
 CUTS: dict[Clamp, str] = {"pixels": "pixel range", "none": "nowhere", "unit": "0 and 1"}
 """Where the normalised image is cut, in words."""
 
@@ -66,9 +60,11 @@ class Deviations(Study):
     Attributes:
         fgsm_eps, pgd_eps, pgd_step, pgd_steps: the course's, in normalised units.
         batch_size: images attacked together; it matters where batch norm uses their statistics.
+        losses, clamps, modes: the habits that are tried; by default all.
     """
 
     experiment: ClassVar[str] = "deviations"
+    added_later: ClassVar[tuple[str, ...]] = ("losses", "clamps", "modes")
 
     images: Annotated[int, Ge(1)] = 1000
     fgsm_eps: float = 0.1
@@ -76,21 +72,33 @@ class Deviations(Study):
     pgd_step: float = 2.0
     pgd_steps: Annotated[int, Ge(1)] = 10
     batch_size: Annotated[int, Ge(1)] = 100
+    losses: tuple[Loss, ...] = get_args(Loss)
+    clamps: tuple[Clamp, ...] = get_args(Clamp)
+    modes: tuple[Mode, ...] = get_args(Mode)
+
+    @property
+    def combinations(self) -> list[Habits]:
+        """All these habits with each other; ours come first."""
+        tried = product(get_args(Kind), self.losses, self.clamps, self.modes)
+        return [Habits(*habits) for habits in tried]
 
     def canary(self) -> list[float]:
         """Loss of an untrained network after every variant, and what that leaves."""
         model, x, y = canary.images(self.model)
-        attacked = [self.perturb(model, normalized(x), y, habits) for habits in COMBINATIONS]
+        attacked = [self.perturb(model, normalized(x), y, habits) for habits in self.combinations]
         losses = canary.means(LOSSES["cross_entropy"](model(pixels(z)), y) for z in attacked)
         return losses + canary.means(
             block() for block in self.blocks(model, *canary.guesses(model))
         )
 
     def blocks(self, model: Classifier, x: Tensor, y: Tensor) -> list[Block]:
-        return [partial(self.right, model, x, y, habits) for habits in COMBINATIONS]
+        return [partial(self.right, model, x, y, habits) for habits in self.combinations]
 
     def stored(self, parts: list[Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        names = {"axes": list(Habits._fields), "combinations": [list(row) for row in COMBINATIONS]}
+        names = {
+            "axes": list(Habits._fields),
+            "combinations": [list(row) for row in self.combinations],
+        }
         return names, {"right": torch.stack(parts)}
 
     def right(self, model: Classifier, x: Tensor, y: Tensor, habits: Habits) -> Tensor:

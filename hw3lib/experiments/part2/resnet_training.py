@@ -36,6 +36,7 @@ class TrainResNet(Training):
         defense: what is minimised.
         augmented: flip and crop the training images at random.
         erased: side of a square of each training image that is blanked (cutout); 0 blanks none.
+        train_images: train on the first so many images alone; 0 takes all.
         epochs, batch_size, learning_rate, momentum, nesterov, weight_decay: of SGD.
         schedule: "step" divides the learning rate by ten every seven epochs; "one_cycle" rises to
             it and falls to zero (Smith and Topin 2018); "constant" leaves it; "linear" lets it
@@ -50,7 +51,7 @@ class TrainResNet(Training):
     """
 
     experiment: ClassVar[str] = "resnet_training"
-    added_later: ClassVar[tuple[str, ...]] = ("erased",)
+    added_later: ClassVar[tuple[str, ...]] = ("erased", "train_images")
 
     dataset: Literal["cifar10", "shapes"] = "cifar10"
     network: Literal["resnet18", "small"] = "resnet18"
@@ -59,6 +60,7 @@ class TrainResNet(Training):
     defense: Defense = Standard()
     augmented: bool = False
     erased: Annotated[int, Ge(0)] = 0
+    train_images: Annotated[int, Ge(0)] = 0
     epochs: Annotated[int, Ge(0)] = 30
     learning_rate: Annotated[float, Gt(0)] = 5e-4
     momentum: Annotated[float, Ge(0)] = 0.9
@@ -129,11 +131,12 @@ class TrainResNet(Training):
         return model.to(device).to(memory_format=torch.channels_last)
 
     def objective(self, dataset: data.Dataset) -> ImageObjective:
-        """The loss on the training images, or a half of them, and the validation."""
+        """The loss on the training images, or some of them, and the validation."""
         train = torch.arange(len(dataset.y_train))
         if self.half:
             halves = data.stratified_halves(dataset.y_train, seed=0)
             train = halves["ab".index(self.half)]
+        train = train[: self.train_images or None]
         return self._objective(dataset, train, data.test_split(len(dataset.y_test))[0])
 
     def _objective(self, dataset: data.Dataset, train: Tensor, val: Tensor) -> ImageObjective:
