@@ -177,30 +177,6 @@ def prediction_interval(
     return Interval(share.value, low, high, share.n)
 
 
-def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
-    """Exact p-value that two classifiers are right equally often on the same images.
-
-    Only the images on which they differ count: under the null hypothesis each is as likely to be
-    the one that is right (McNemar 1947).
-
-    Args:
-        a, b: (N,) bool, or 0 and 1: right or wrong on each image.
-
-    Raises:
-        ValueError: the lengths differ, or there are other numbers than 0 and 1.
-
-    Example:
-        >>> mcnemar([True] * 10, [True] * 5 + [False] * 5)
-        0.0625
-    """
-    first, second = _mask(a), _mask(b)
-    if first.shape != second.shape:
-        raise ValueError(f"shapes {first.shape} and {second.shape}: the images must be the same")
-    alone = int((first & ~second).sum())
-    differ = int((first ^ second).sum())
-    return float(scipy.stats.binomtest(alone, differ).pvalue) if differ else 1.0
-
-
 def bootstrap_interval(
     values: ArrayLike,
     statistic: Callable[..., Any] = np.mean,

@@ -128,29 +128,41 @@ def test_a_wrong_command_is_answered_in_one_line(folder, words, message):
 
 
 ODD = [
-    ("q1_08_training", "dataset=mnits", "TrainVAE dataset Input should be 'mnist' or 'digits'"),
+    ("q1_08_training", "dataset=mnits", "dataset='mnits': Input should be 'mnist' or 'digits'"),
 ]
 MORE_ODD = [
-    ("q1_08_training", "seed=-1", "TrainVAE seed .*Input should be greater than or equal to 0"),
-    ("q1_08_training", "epochs=-1", "TrainVAE epochs Input should be greater than or equal to 0"),
+    ("q1_08_training", "seed=-1", "seed=-1: Input should be greater than or equal to 0"),
+    ("q1_08_training", "epochs=0", "epochs=0: Input should be greater than 0"),
     ("q1_01_sampling", "draws=0", "draws=0: Input should be greater than 0"),
     ("q1_02_monte_carlo", "image=64", "image=64: 64 test images are stored, so at most 63"),
     ("q1_03_elbo", "num_q=two", "num_q='two': Input should be a valid integer"),
-    ("q1_04_tight_bound", "dataset=cifar10", "dataset Input should be 'mnist' or 'digits'"),
+    (
+        "q1_04_tight_bound",
+        "dataset=cifar10",
+        "dataset='cifar10': Input should be 'mnist' or 'digits'",
+    ),
     ("q1_06_monte_carlo_kl", "components=0", "components=0: Input should be greater than 0"),
-    ("q1_09_samples_over_training", "num_samples=0", "num_samples Input should be greater than"),
+    (
+        "q1_09_samples_over_training",
+        "num_samples=0",
+        "num_samples=0: Input should be greater than 0",
+    ),
     ("q1_10_manifold", "size=1", "size=1: the page compares neighbours"),
     ("q1_11_beta", "betas=[1, -1]", r"betas\[1\]=-1: Input should be greater than 0"),
     ("q1_11_beta", "betas=[2, 4]", r"betas=\[2, 4\]: they have to ascend, with 1 among them"),
     ("q2_1_attacks", "fgsm_eps=8", "this allows any image"),
-    ("q2_1_attacks", "dataset=mnist", "dataset='mnist': choose one of 'cifar10', 'shapes'"),
-    ("q2_2_fgsm_defense", "alpha_dataset=cats", "dataset='cats': choose one of 'cifar10'"),
-    ("q2_1_attacks", "num_images=0", "images Input should be greater than or equal to"),
+    ("q2_1_attacks", "dataset=mnist", "dataset='mnist': Input should be 'cifar10' or 'shapes'"),
+    (
+        "q2_2_fgsm_defense",
+        "alpha_dataset=cats",
+        "alpha_dataset='cats': Input should be 'cifar10' or",
+    ),
+    ("q2_1_attacks", "num_images=0", "num_images=0: Input should be greater than 0"),
     ("q2_2_fgsm_defense", "alphas=[0.2]", "0.5 and 1 are compared, so they have to be among them"),
     ("q2_2_fgsm_defense", "alpha=2", "alpha=2: the weight of the clean loss lies in"),
-    ("q2_3_pgd_defense", "pgd_steps=0", "steps=0: an attack needs at least 1"),
-    ("own_network", "epochs=0", "epochs=0: a network that was never trained"),
-    ("status", "verify=some", "it is 'kinds' or 'all'"),
+    ("q2_3_pgd_defense", "pgd_steps=0", "pgd_steps=0: Input should be greater than 0"),
+    ("own_network", "epochs=0", "epochs=0: Input should be greater than 0"),
+    ("status", "verify=some", "verify='some': Input should be 'kinds' or 'all'"),
 ]
 ODD += [pytest.param(*case, marks=pytest.mark.long) for case in MORE_ODD]
 
@@ -286,12 +298,6 @@ CALLS = {
     ),
     "a statistic that is missing": (
         lambda: stats.bootstrap_interval([1.0, 2], lambda x: np.nan), ValueError, "sample of these"
-    ),
-    "accuracies as right and wrong": (
-        lambda: stats.mcnemar([0.5, 1.0], [1, 0]), ValueError, "right and wrong are bool"
-    ),
-    "right and wrong on other images": (
-        lambda: stats.mcnemar([1], [1, 0]), ValueError, "the images must be the same"
     ),
     "seeds without images": (
         lambda: stats.two_way_interval(MASKS[0]), ValueError, "(30,): need an array of 2 dimensions"

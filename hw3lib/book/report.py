@@ -11,18 +11,8 @@ from hw3lib.files import unsealed
 from hw3lib.runs.store import PUBLISHED
 from hw3lib.stats import Interval, proportion
 
-REPORT_NAMES = {
-    "pretrained": "ResNet-18, pretrained",
-    "scratch": "ResNet-18 from scratch",
-    "augmented": "ResNet-18 from scratch, augmented",
-    "fgsm_defense": "FGSM defence",
-    "pgd_defense": "PGD defence",
-}
-"""Rows of the report's table, as its numbers are called in this module."""
-
 REPORT_ATTACKS = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD"}
 """Its columns, and what they are called in `attacked.SUITE`."""
-
 
 SHORT_NAMES = {
     "pretrained": "pretrained",
@@ -83,11 +73,6 @@ def interval(key: str) -> Interval:
     fewest, most = math.ceil(round(low * divisor, 6)), math.ceil(round(high * divisor, 6)) - 1
     ends = proportion(fewest, images).low, proportion(most, images).high
     return Interval(round(printed * divisor) / images, *ends, images)
-
-
-def meaning(key: str) -> str:
-    """What that number is, in words."""
-    return str(_numbers()[key]["meaning"])
 
 
 def evidence() -> dict[str, str]:

@@ -23,7 +23,7 @@ from hw3lib.experiments.part1.vae_training import ScoreVAE, TrainVAE
 from hw3lib.experiments.part2.attack_strength import AttackStrength
 from hw3lib.experiments.part2.attacked import AdversarialPictures, UnderAttack
 from hw3lib.experiments.part2.base import COURSE_FGSM
-from hw3lib.experiments.part2.deviations import Deviations
+from hw3lib.experiments.part2.deviations import CUT_ALONE, Deviations
 from hw3lib.experiments.part2.evaluation import Checklist, RadiusCurves
 from hw3lib.experiments.part2.gradient_sign import GradientSign
 from hw3lib.experiments.part2.loss_against_batch import LossAgainstBatch
@@ -221,8 +221,8 @@ def studies(nets: Networks, images: int, seed: int) -> dict[str, Named]:
         "smooth_deviations": Deviations(model=nets.smooth, images=images),
         "fgsm_short_deviations": Deviations(model=nets.fgsm_short, images=images),
         "pgd_short_deviations": Deviations(model=nets.pgd_short, images=images),
-        "fgsm_cut_deviations": trained_with_cut(nets.fgsm_cut, images),
-        "pgd_cut_deviations": trained_with_cut(nets.pgd_cut, images),
+        "fgsm_cut_deviations": Deviations(model=nets.fgsm_cut, images=images, **CUT_ALONE),
+        "pgd_cut_deviations": Deviations(model=nets.pgd_cut, images=images, **CUT_ALONE),
         "transfer": TransferStudy(models=halves, attacks=(COURSE_FGSM, PGD(8 / 255)), seed=seed),
         "loss_against_batch": LossAgainstBatch(model=ready, seed=seed),
         "radii": RadiusCurves(model=ready, images=images, seed=seed),
@@ -234,17 +234,6 @@ def studies(nets: Networks, images: int, seed: int) -> dict[str, Named]:
             for model, surrogate in ((ready, fgsm), (fgsm, ready), (pgd, ready))
         ),
     }
-
-
-def trained_with_cut(model: TrainResNet, images: int) -> Deviations:
-    """Our attack and the one that the network was trained on, without the other habits."""
-    return Deviations(
-        model=model,
-        images=images,
-        losses=("cross_entropy",),
-        clamps=("pixels", "unit"),
-        modes=("eval",),
-    )
 
 
 def quality(vae: TrainVAE, classifier: TrainClassifier, snapshots: Sequence[int]) -> SampleQuality:

@@ -10,13 +10,12 @@ import torch
 from hw3lib.experiments.part2 import canary
 from hw3lib.experiments.part2.base import COURSE_FGSM, COURSE_PGD
 from hw3lib.experiments.part2.deviations import (
+    CUT_ALONE,
     CUTS,
     WRITINGS,
     Deviations,
     Habits,
     by_writing,
-    explanation,
-    nearest,
     normalized,
     pixels,
     shares,
@@ -48,9 +47,7 @@ def test_every_habit_makes_another_attack():
 
 
 def test_a_study_tries_the_habits_that_it_is_asked_for_and_no_other():
-    few = Deviations(
-        model=TINY, losses=("cross_entropy",), clamps=("pixels", "unit"), modes=("eval",)
-    )
+    few = Deviations(model=TINY, **CUT_ALONE)
     assert few.combinations == [
         Habits(kind, "cross_entropy", clamp, "eval")
         for kind in ("fgsm", "pgd")
@@ -75,14 +72,3 @@ def test_what_habits_leave_is_found_by_their_names():
     assert shares(run)[asked].value == pytest.approx(value)
     found = table["minus the logit, training mode"]["0 and 1"]
     assert found == shares(run)[asked]
-    how, share = nearest(run, "pgd", value + 0.01)
-    assert how == "minus the logit, training mode, cut: 0 and 1"
-    assert share == found
-    assert nearest(run, "fgsm", 1.0)[1].value < 0.5  # of the other attack none
-    said = explanation(run, "pgd", value + 0.01)
-    assert (said.how, said.nearest) == (how, share)
-    assert said.explains
-    ours = Habits("pgd", "cross_entropy", "pixels", "eval")
-    assert said.ours == shares(run)[ours]
-    assert said.unit == shares(run)[ours._replace(clamp="unit")]
-    assert not explanation(run, "fgsm", 1.0).explains

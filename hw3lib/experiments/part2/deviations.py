@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
@@ -41,6 +40,13 @@ class Habits(NamedTuple):
     clamp: Clamp
     mode: Mode
 
+
+CUT_ALONE: dict[str, Any] = {
+    "losses": ("cross_entropy",),
+    "clamps": ("pixels", "unit"),
+    "modes": ("eval",),
+}
+"""Settings of a study of our attack and the same with the cut at 0 and 1, without other habits."""
 
 CUTS: dict[Clamp, str] = {"pixels": "pixel range", "none": "nowhere", "unit": "0 and 1"}
 """Where the normalised image is cut, in words."""
@@ -142,43 +148,6 @@ def by_writing(run: Run, attack: Kind) -> dict[str, dict[str, Interval]]:
         label: {place: left[Habits(attack, loss, cut, mode)] for cut, place in CUTS.items()}
         for (loss, mode), label in WRITINGS.items()
     }
-
-
-def nearest(run: Run, attack: Kind, value: float) -> tuple[str, Interval]:
-    """The variant of an attack that leaves about a given share, in words, and what it leaves."""
-    left = {habits: share for habits, share in shares(run).items() if habits.attack == attack}
-    best = min(left, key=lambda habits: abs(left[habits].value - value))
-    return f"{WRITINGS[best.loss, best.mode]}, cut: {CUTS[best.clamp]}", left[best]
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """How the variants of one attack compare with a number of the report.
-
-    Attributes:
-        number: the report's.
-        ours: what our attack leaves.
-        unit: the same if the normalised image is cut at 0 and 1.
-        how, nearest: the variant that comes nearest to the number, in words, and what it leaves.
-    """
-
-    number: float
-    ours: Interval
-    unit: Interval
-    how: str
-    nearest: Interval
-
-    @property
-    def explains(self) -> bool:
-        """Whether the number lies in the interval of the nearest variant."""
-        return self.number in self.nearest
-
-
-def explanation(run: Run, attack: Kind, number: float) -> Explanation:
-    """What the variants of an attack say about a number of the report."""
-    left, ours = shares(run), Habits(attack, "cross_entropy", "pixels", "eval")
-    how, best = nearest(run, attack, number)
-    return Explanation(number, left[ours], left[ours._replace(clamp="unit")], how, best)
 
 
 def normalized(x: Tensor) -> Tensor:
