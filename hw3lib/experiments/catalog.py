@@ -27,7 +27,7 @@ from hw3lib.experiments.part2.deviations import CUT_ALONE, Deviations
 from hw3lib.experiments.part2.evaluation import Checklist, RadiusCurves
 from hw3lib.experiments.part2.gradient_sign import GradientSign
 from hw3lib.experiments.part2.loss_against_batch import LossAgainstBatch
-from hw3lib.experiments.part2.networks import Networks, networks
+from hw3lib.experiments.part2.networks import Networks, first_steps, networks
 from hw3lib.experiments.part2.pictures_by_radius import PicturesByRadius
 from hw3lib.experiments.part2.resnet_training import TrainResNet
 from hw3lib.experiments.part2.side_by_side import SideBySide
@@ -179,6 +179,7 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
     return {
         **(only_cifar10(nets.pretrained) if dataset == "cifar10" else only_shapes(nets)),
         **vars(nets),
+        **with_cut(nets),
         "alphas": alphas,
         **attacked,
         "alphas_attacked": tuple(UnderAttack(model=model, seed=seed) for model in alphas),
@@ -221,8 +222,10 @@ def studies(nets: Networks, images: int, seed: int) -> dict[str, Named]:
         "smooth_deviations": Deviations(model=nets.smooth, images=images),
         "fgsm_short_deviations": Deviations(model=nets.fgsm_short, images=images),
         "pgd_short_deviations": Deviations(model=nets.pgd_short, images=images),
-        "fgsm_cut_deviations": Deviations(model=nets.fgsm_cut, images=images, **CUT_ALONE),
-        "pgd_cut_deviations": Deviations(model=nets.pgd_cut, images=images, **CUT_ALONE),
+        **{
+            f"{name}_deviations": Deviations(model=model, images=images, **CUT_ALONE)
+            for name, model in with_cut(nets).items()
+        },
         "transfer": TransferStudy(models=halves, attacks=(COURSE_FGSM, PGD(8 / 255)), seed=seed),
         "loss_against_batch": LossAgainstBatch(model=ready, seed=seed),
         "radii": RadiusCurves(model=ready, images=images, seed=seed),
@@ -234,6 +237,12 @@ def studies(nets: Networks, images: int, seed: int) -> dict[str, Named]:
             for model, surrogate in ((ready, fgsm), (fgsm, ready), (pgd, ready))
         ),
     }
+
+
+def with_cut(nets: Networks) -> dict[str, TrainResNet]:
+    """The defences that train with the cut, and what they are after their first steps."""
+    whole = {"fgsm_cut": nets.fgsm_cut, "pgd_cut": nets.pgd_cut}
+    return whole | {f"{name}_early": first_steps(model) for name, model in whole.items()}
 
 
 def quality(vae: TrainVAE, classifier: TrainClassifier, snapshots: Sequence[int]) -> SampleQuality:
