@@ -11,35 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import TypeAdapter, ValidationError
 
 from hw3lib.book.glue import MIME_PREFIX
 from hw3lib.stats import mean_interval
-
-
-def check_parameters(page: Mapping[str, Any]) -> None:
-    """Refuse what the annotations of a notebook's parameters do not allow, before anything runs.
-
-    Args:
-        page: the notebook's `globals()`.
-
-    Raises:
-        ValueError: names the parameter, its value, and what would be right.
-
-    Example:
-        >>> from pydantic import PositiveInt
-        >>> check_parameters({"__annotations__": {"draws": PositiveInt}, "draws": 0})
-        Traceback (most recent call last):
-            ...
-        ValueError: draws=0: Input should be greater than 0
-    """
-    for name, kind in page["__annotations__"].items():
-        try:
-            TypeAdapter(kind).validate_python(page[name], strict=True)
-        except ValidationError as error:
-            (first, *_) = error.errors()
-            place = "".join(f"[{index}]" for index in first["loc"])
-            raise ValueError(f"{name}{place}={first['input']!r}: {first['msg']}") from None
 
 
 def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> Path:

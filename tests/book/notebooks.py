@@ -82,6 +82,7 @@ def layout_faults(notebook: NotebookNode) -> list[str]:
         faults.append("the first code cell (it installs hw3lib in Colab) is not tagged remove-cell")
     if sum("parameters" in tags(cell) for cell in cells) != 1:
         faults.append("there is not exactly one cell tagged parameters")
+    faults += parameter_faults(cells)
     if not re.search(r"\{exercise(-start)?\}", text):
         faults.append("there is no exercise")
     solutions = re.findall(r"\{solution(?:-start)?\}[^\n]*\n(?::[^\n]*\n)*", text)
@@ -89,6 +90,25 @@ def layout_faults(notebook: NotebookNode) -> list[str]:
         faults.append("there is no solution")
     if not all(re.search(r"^:class:.*\bdropdown\b", head, re.MULTILINE) for head in solutions):
         faults.append("a solution is not folded (`:class: dropdown`)")
+    return faults
+
+
+def parameter_faults(cells: list[NotebookNode]) -> list[str]:
+    """Parameters say what they may be, and are looked at before anything that takes long."""
+    place = next((i for i, cell in enumerate(cells) if "parameters" in tags(cell)), None)
+    if place is None:
+        return []
+    faults = []
+    for line in ast.parse(cells[place].source).body:
+        if not isinstance(line, ast.AnnAssign):
+            faults.append(f"the parameter in {ast.unparse(line)!r} does not say what it may be")
+    checked = cells[place + 1].source.startswith("check_parameters(globals())")
+    before = [cell.source for cell in cells[:place] if "install" not in cell.source]
+    imported = [line for source in before for line in ast.parse(source).body]
+    if not checked or [getattr(line, "module", "") for line in imported] != [
+        "hw3lib.book.parameters"
+    ]:
+        faults.append("the parameters are not looked at before anything else is imported")
     return faults
 
 

@@ -7,7 +7,7 @@ import pytest
 from hw3lib.book import report
 from hw3lib.book.report import reported
 from hw3lib.experiments.part2.attacked import SUITE, suite
-from hw3lib.experiments.part2.networks import TRAINING_EPOCHS, networks
+from hw3lib.experiments.part2.networks import TRAINING_EPOCHS, first_steps, networks
 from hw3lib.experiments.part2.resnet_training import TrainResNet
 from hw3lib.robust.attacks import FGSM, PGD
 from hw3lib.robust.defenses import AdversarialLoss, JoinedBatch, Standard
@@ -78,6 +78,13 @@ def test_two_defences_differ_from_the_short_ones_in_the_cut_of_their_attack_alon
         attack = replace(short.defense.attack, cut="normalized")
         length = {name: getattr(cut, name) for name in ("epochs", "keep", "train_images")}
         assert cut == short.changed(defense=replace(short.defense, attack=attack), **length)
+
+
+def test_first_steps_are_the_training_on_as_many_images_as_they_need():
+    training = networks("cifar10").fgsm_cut
+    first = first_steps(training, steps=7)
+    assert first.train_images == 7 * training.batch_size < training.train_images
+    assert first.changed(train_images=training.train_images) == training
 
 
 def test_a_suite_of_other_attacks_has_the_same_names():

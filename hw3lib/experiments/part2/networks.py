@@ -59,7 +59,7 @@ TRAINING_EPOCHS: dict[str, dict[str, int | None]] = {
 and divide the learning rate by ten after every seventh."""
 
 CUT_IMAGES = {"cifar10": 200 * 128, "shapes": 0}
-"""Training images of the defences with the cut: 200 steps on CIFAR-10, an hour on two CPU cores."""
+"""Training images of the defences with the cut; of CIFAR-10 200 steps, an hour on two CPU cores."""
 
 OTHER_SEED = 1000
 """Added to a seed where a network needs other initial weights."""
