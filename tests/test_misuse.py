@@ -161,7 +161,7 @@ MORE_ODD = [
     ("q2_2_fgsm_defense", "alphas=[0.2]", "0.5 and 1 are compared, so they have to be among them"),
     ("q2_2_fgsm_defense", "alpha=2", "alpha=2: the weight of the clean loss lies in"),
     ("q2_3_pgd_defense", "pgd_steps=0", "pgd_steps=0: Input should be greater than 0"),
-    ("own_network", "epochs=0", "epochs=0: Input should be greater than 0"),
+    ("own_network", "epochs=0", "epochs=0: a network that was never trained"),
     ("status", "verify=some", "verify='some': Input should be 'kinds' or 'all'"),
 ]
 ODD += [pytest.param(*case, marks=pytest.mark.long) for case in MORE_ODD]

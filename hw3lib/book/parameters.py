@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -52,9 +51,6 @@ def _narrow_enough(eps: float) -> float:
 
 Radius = Annotated[NonNegativeFloat, AfterValidator(_narrow_enough)]
 """Of an attack, in units of the normalised input."""
-
-PixelRadius = Annotated[NonNegativeFloat, Field(lt=1)]
-"""Of an attack, in pixels of [0, 1]."""
 
 
 def _between_0_and_1(alpha: float) -> float:

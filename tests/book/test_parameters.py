@@ -9,7 +9,6 @@ from hw3lib.book.parameters import (
     Count,
     DigitData,
     PictureData,
-    PixelRadius,
     Positive,
     Radius,
     Seed,
@@ -27,12 +26,11 @@ KINDS = {
     "betas": list[Positive],
     "dataset": DigitData,
     "fgsm_eps": Radius,
-    "eps": PixelRadius,
     "alpha": Share,
     "verify": Verified,
 }
 RIGHT = {
-    "draws": 2, "seed": 0, "betas": [0.5, 1], "dataset": "digits", "fgsm_eps": 0.1, "eps": 0.1,
+    "draws": 2, "seed": 0, "betas": [0.5, 1], "dataset": "digits", "fgsm_eps": 0.1,
     "alpha": 1, "verify": "all",
 }  # fmt: skip
 
@@ -54,7 +52,6 @@ RIGHT = {
             "fgsm_eps=8: normalised pixels span 3.8, so this allows any image",
         ),
         ("fgsm_eps", -0.1, "fgsm_eps=-0.1: Input should be greater than or equal to 0"),
-        ("eps", 1, "eps=1: Input should be less than 1"),
         ("alpha", 2, r"alpha=2: the weight of the clean loss lies in \[0, 1\]"),
         ("alpha", float("nan"), r"alpha=nan: the weight of the clean loss lies in \[0, 1\]"),
         ("verify", "some", "verify='some': Input should be 'kinds' or 'all'"),

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from hw3lib.experiments.part2 import canary
 from hw3lib.experiments.part2.base import COURSE_FGSM, COURSE_PGD
@@ -57,6 +58,13 @@ def test_a_study_tries_the_habits_that_it_is_asked_for_and_no_other():
     assert COMBINATIONS[0] == few.combinations[0]
     model, x, y = canary.images(TINY)
     assert len(few.blocks(model, x, y)) == 4
+
+
+@pytest.mark.parametrize("habit", ["losses", "clamps", "modes"])
+@pytest.mark.parametrize("values", [(), ("best",)])
+def test_a_study_of_no_habit_or_of_an_unknown_one_is_refused(habit, values):
+    with pytest.raises(ValidationError, match=habit):
+        Deviations(model=TINY, **{habit: values})
 
 
 def test_what_habits_leave_is_found_by_their_names():

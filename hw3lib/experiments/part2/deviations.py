@@ -9,7 +9,7 @@ from itertools import product
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, MinLen
 from torch import Tensor
 
 from hw3lib.experiments.part2 import canary
@@ -78,9 +78,9 @@ class Deviations(Study):
     pgd_step: float = 2.0
     pgd_steps: Annotated[int, Ge(1)] = 10
     batch_size: Annotated[int, Ge(1)] = 100
-    losses: tuple[Loss, ...] = get_args(Loss)
-    clamps: tuple[Clamp, ...] = get_args(Clamp)
-    modes: tuple[Mode, ...] = get_args(Mode)
+    losses: Annotated[tuple[Loss, ...], MinLen(1)] = get_args(Loss)
+    clamps: Annotated[tuple[Clamp, ...], MinLen(1)] = get_args(Clamp)
+    modes: Annotated[tuple[Mode, ...], MinLen(1)] = get_args(Mode)
 
     @property
     def combinations(self) -> list[Habits]:
