@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
-from hw3lib.book.picture import source_of
+from hw3lib.book.picture import SMALLEST, source_of
 
 ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "book"
@@ -113,7 +113,7 @@ def parameter_faults(cells: list[NotebookNode]) -> list[str]:
 
 
 def figure_faults(notebook: NotebookNode) -> list[str]:
-    """Every figure has a caption and an alt text that is a sentence."""
+    """Every figure has a caption, an alt text that is a sentence, and text that a phone shows."""
     text, faults = prose(notebook), []
     for cell in code_cells(notebook):
         if {"remove-cell", "remove-output"} & set(tags(cell)):
@@ -134,6 +134,9 @@ def figure_faults(notebook: NotebookNode) -> list[str]:
                 alt = render.get("image", {}).get("alt", "")
                 where = f"the figure of cell {cell.execution_count}"
                 faults += caption_and_alt_faults(where, caption, alt)
+                size = re.search(r'data-text="([\d.]+)"', data.get("image/svg+xml", ""))
+                if size and float(size[1]) < SMALLEST:
+                    faults.append(f"{where} has text of {size[1]} pixels on a phone")
     for output in (output for cell in code_cells(notebook) for output in cell.outputs):
         if any(mime.startswith(f"{GLUED}image/") for mime in output.get("data", {})):
             name = output.metadata.scrapbook.name

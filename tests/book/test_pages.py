@@ -11,6 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 
+from hw3lib.book.picture import SMALLEST
 from tests.book.notebooks import ROOT
 
 HTML = ROOT / "_build" / "html"
@@ -97,8 +98,6 @@ SCREENS = {390: 844, 1440: 900}
 """Height of a phone's and of a desk's screen by its width, in CSS pixels."""
 CONTRAST_ONCE = bool(os.environ.get("HW3_CONTRAST_ONCE"))
 """Measure the contrasts of each scheme at one width alone; nothing takes as long."""
-SMALLEST_TEXT = 9
-"""CSS pixels of a figure's smallest text on a phone."""
 SHARED, FORMULAS, ONE_PICTURE = 350_000, 900_000, 500_000
 """Bytes of what all pages load, of what sets formulas, and of one picture."""
 
@@ -213,7 +212,7 @@ def weight_faults(page, files):
 def test_every_figure_can_be_read_on_a_phone(page, article):
     for image in article.select("img.figure"):
         head = (page.parent / urlsplit(image["src"]).path).read_text(encoding="utf-8")[:500]
-        assert float(re.search(r'data-text="([\d.]+)"', head)[1]) >= SMALLEST_TEXT, image["alt"]
+        assert float(re.search(r'data-text="([\d.]+)"', head)[1]) >= SMALLEST, image["alt"]
 
 
 def test_every_figure_is_of_the_book_and_tells_its_source(article):
