@@ -174,7 +174,7 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
         # pretrained network, and its seed is 0.
         f"{name}_attacked": UnderAttack(model=model, seed=model.seed)
         for name, model in vars(nets).items()
-        if not model.half and not name.endswith("_cut")
+        if not model.half and name not in with_cut(nets)
     }
     return {
         **(only_cifar10(nets.pretrained) if dataset == "cifar10" else only_shapes(nets)),

@@ -46,11 +46,7 @@ RIGHT = {
         ("betas", 4, "betas=4: Input should be a valid list"),
         ("betas", ["one"], r"betas\[0\]='one': Input should be a valid number"),
         ("dataset", "mnits", "dataset='mnits': Input should be 'mnist' or 'digits'"),
-        (
-            "fgsm_eps",
-            8,
-            "fgsm_eps=8: normalised pixels span 3.8, so this allows any image",
-        ),
+        ("fgsm_eps", 8, "fgsm_eps=8: normalised pixels span 3.8, so this allows any image"),
         ("fgsm_eps", -0.1, "fgsm_eps=-0.1: Input should be greater than or equal to 0"),
         ("alpha", 2, r"alpha=2: the weight of the clean loss lies in \[0, 1\]"),
         ("alpha", float("nan"), r"alpha=nan: the weight of the clean loss lies in \[0, 1\]"),

@@ -98,7 +98,7 @@ def networks(
     last: dict[str, Any] = {"keep": "last"} if dataset == "cifar10" else {}
     fgsm_short = fgsm_defense.changed(epochs=number["fgsm_short"], **last)
     pgd_short = pgd_defense.changed(epochs=number["pgd_short"])
-    with_cut = {"epochs": number["cut"], "keep": "last", "train_images": CUT_IMAGES[dataset]}
+    few_steps = {"epochs": number["cut"], "keep": "last", "train_images": CUT_IMAGES[dataset]}
     fgsm_cut = AdversarialLoss(replace(fgsm, cut="normalized"), alpha=alpha)
     pgd_cut = JoinedBatch(replace(pgd, cut="normalized"))
     return Networks(
@@ -109,8 +109,8 @@ def networks(
         pgd_defense=pgd_defense.changed(epochs=number["pgd_defense"]),
         fgsm_short=fgsm_short,
         pgd_short=pgd_short,
-        fgsm_cut=fgsm_short.changed(defense=fgsm_cut, **with_cut),
-        pgd_cut=pgd_short.changed(defense=pgd_cut, **with_cut),
+        fgsm_cut=fgsm_short.changed(defense=fgsm_cut, **few_steps),
+        pgd_cut=pgd_short.changed(defense=pgd_cut, **few_steps),
         **_halves(ready.first.changed(seed=seed, epochs=number["half"])),
         **_longer(ready.changed(start=ready, seed=seed, epochs=number["longer"])),
     )
