@@ -19,7 +19,7 @@ from hw3lib.experiments.part1 import manifold, strokes
 from hw3lib.experiments.part1.beta_sweep import factor_alignment
 from hw3lib.experiments.part1.kl_estimates import kl_errors, mixture_saving, quadrature_errors
 from hw3lib.experiments.part1.sample_quality import blocks_of, early_excess, images_of
-from hw3lib.experiments.part2.attacked import outcomes
+from hw3lib.experiments.part2.attacked import SUITE, outcomes
 from hw3lib.experiments.part2.evaluation import RadiusCurves
 from hw3lib.runs.store import Run
 from hw3lib.stats import Interval
@@ -178,7 +178,8 @@ def withstands(
         attack: "clean", or an attack of `attacked.SUITE`.
         images: all test images, or the quarter that the course tests on.
     """
-    right = outcomes(attacked)[attack].astype(np.float64)
+    asked = {} if attack == "clean" else {attack: SUITE[attack]}
+    right = outcomes(attacked, asked)[attack].astype(np.float64)
     return right if images == "all" else right[attacked.arrays["in_course"]]
 
 

@@ -21,19 +21,18 @@ from hw3lib.experiments.part1.sampling import SamplingTime
 from hw3lib.experiments.part1.tightness import BoundTightness
 from hw3lib.experiments.part1.vae_training import ScoreVAE, TrainVAE
 from hw3lib.experiments.part2.attack_strength import AttackStrength
-from hw3lib.experiments.part2.attacked import AdversarialPictures, UnderAttack
+from hw3lib.experiments.part2.attacked import AdversarialPictures, UnderAttack, briefly
 from hw3lib.experiments.part2.base import COURSE_FGSM
 from hw3lib.experiments.part2.deviations import CUT_ALONE, Deviations
 from hw3lib.experiments.part2.evaluation import Checklist, RadiusCurves
 from hw3lib.experiments.part2.gradient_sign import GradientSign
 from hw3lib.experiments.part2.loss_against_batch import LossAgainstBatch
-from hw3lib.experiments.part2.networks import Networks, first_steps, networks
+from hw3lib.experiments.part2.networks import Networks, first_steps, networks, over_alpha
 from hw3lib.experiments.part2.pictures_by_radius import PicturesByRadius
 from hw3lib.experiments.part2.resnet_training import TrainResNet
 from hw3lib.experiments.part2.side_by_side import SideBySide
 from hw3lib.experiments.part2.transfer import TransferStudy
 from hw3lib.robust.attacks import PGD
-from hw3lib.robust.defenses import AdversarialLoss
 from hw3lib.runs.settings import Settings
 
 VAE_EPOCHS = 80
@@ -59,9 +58,6 @@ OVER_SEEDS = (
     "scratch_attacked", "augmented_attacked", "fgsm_defense_attacked", "pgd_defense_attacked",
 )  # fmt: skip
 """Runs of part 2 on CIFAR-10 that ship for more seeds than the first."""
-
-LEFT_OUT = {"alphas", "alphas_attacked"}
-"""Runs of part 2 that ship for the shapes alone, since on CIFAR-10 they take many trainings."""
 
 WITH_WEIGHTS = {"classifier", "vae", "plane", "pretrained"}
 """Names of the runs whose weights ship."""
@@ -123,7 +119,7 @@ def shipped(seed: int) -> dict[str, Named]:
     """The runs of one seed that ship, by name; of part 2 only the first seed has the studies."""
     runs = named(seed)
     if seed == 0:
-        return {name: asked for name, asked in runs.items() if name not in LEFT_OUT}
+        return runs
     return {name: runs[name] for name in (*part_1(seed), *OVER_SEEDS)}
 
 
@@ -165,10 +161,7 @@ def part_1(seed: int) -> dict[str, Named]:
 def part_2(dataset: str, seed: int) -> dict[str, Named]:
     """Networks, attacks and studies of the second part on one data set."""
     nets = networks(dataset, seed)
-    alphas = tuple(
-        nets.fgsm_short.changed(defense=AdversarialLoss(COURSE_FGSM, alpha=alpha))
-        for alpha in ALPHAS
-    )
+    alphas = tuple(over_alpha(nets, ALPHAS).values())
     attacked = {
         # One network under attacks of several seeds is still one: of CIFAR-10 there is only one
         # pretrained network, and its seed is 0.
@@ -182,7 +175,7 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
         **with_cut(nets),
         "alphas": alphas,
         **attacked,
-        "alphas_attacked": tuple(UnderAttack(model=model, seed=seed) for model in alphas),
+        "alphas_attacked": tuple(briefly(model, seed=seed) for model in alphas),
         **studies(nets, STUDIED[dataset], seed),
     }
 

@@ -54,14 +54,17 @@ class UnderAttack(Experiment):
         model: the network.
         attacks: what it is attacked with.
         images: "all" test images, or the "course"'s quarter of them.
+        num: only the first so many of these; 0 takes all.
         seed: of the attacks' noise.
     """
 
     experiment: ClassVar[str] = "under_attack"
+    added_later: ClassVar[tuple[str, ...]] = ("num",)
 
     model: TrainResNet
     attacks: Annotated[tuple[AnyAttack, ...], Len(1)] = tuple(SUITE.values())
     images: Literal["all", "course"] = "all"
+    num: Annotated[int, Ge(0)] = 0
     seed: int = 0
 
     def reseeded(self, seed: int) -> UnderAttack:
@@ -69,7 +72,7 @@ class UnderAttack(Experiment):
 
     def compute(self, context: Context) -> Outcome:
         device = device_of(context)
-        dataset, index, x, y = test_images(self.model, self.images, device)
+        dataset, index, x, y = test_images(self.model, self.images, device, self.num or None)
         blocks = self.blocks(load_resnet(self.model, device), x, y)
         masks, seconds = resumable_blocks(blocks, context, self.describe())
         right = torch.stack(masks).cpu()
@@ -93,6 +96,19 @@ class UnderAttack(Experiment):
         measure = partial(withstood, model, x=x, y=y, seed=self.seed)
         under = [partial(measure, attack=attack) for attack in self.attacks]
         return [partial(correct, model, x, y), *under]
+
+
+def briefly(
+    model: TrainResNet, attacks: Mapping[str, AnyAttack] = SUITE, seed: int = 0
+) -> UnderAttack:
+    """One of many networks under attack: on CIFAR-10 less, in minutes on a CPU; else everything.
+
+    Of the attacks FGSM and strong PGD, of the course's test images the first thousand.
+    """
+    if model.dataset != "cifar10":
+        return UnderAttack(model=model, attacks=tuple(attacks.values()), seed=seed)
+    two = (attacks["FGSM"], attacks["strong PGD"])
+    return UnderAttack(model=model, attacks=two, images="course", num=1000, seed=seed)
 
 
 class AdversarialPictures(Experiment):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -119,6 +120,20 @@ def networks(
 def first_steps(training: TrainResNet, steps: int = 40) -> TrainResNet:
     """The same training, but for its first steps alone, on as many images as they need."""
     return training.changed(epochs=1, keep="last", train_images=steps * training.batch_size)
+
+
+def over_alpha(nets: Networks, alphas: Sequence[float]) -> dict[float, TrainResNet]:
+    """The FGSM defence with each of these weights of the clean loss, everything else alike.
+
+    They train as `fgsm_short` does, but on CIFAR-10 for few steps alone, at a rate that is larger
+    by as much as they are fewer: so a CPU trains one in a quarter of an hour.
+    """
+    defense = nets.fgsm_short.defense
+    assert isinstance(defense, AdversarialLoss)
+    training = nets.fgsm_short
+    if training.dataset == "cifar10":
+        training = first_steps(training, 200).changed(learning_rate=0.008, schedule="linear")
+    return {a: training.changed(defense=replace(defense, alpha=a)) for a in alphas}
 
 
 def _recipes(
