@@ -16,7 +16,7 @@ from hw3lib.book import claims, report
 from hw3lib.book.claims import Claim, Judgement, Measurement
 from hw3lib.experiments.catalog import Named, named
 from hw3lib.experiments.part1 import manifold, strokes
-from hw3lib.experiments.part1.beta_sweep import factor_alignment
+from hw3lib.experiments.part1.beta_sweep import excess_alignment
 from hw3lib.experiments.part1.kl_estimates import kl_errors, mixture_saving, quadrature_errors
 from hw3lib.experiments.part1.sample_quality import blocks_of, early_excess, images_of
 from hw3lib.experiments.part2.attacked import SUITE, outcomes
@@ -250,7 +250,7 @@ FUNCTIONS: dict[str, Callable[..., Any] | Any] = {
     function.__name__: function
     for function in (
         at_radius, best_validation_accuracy, blocks_of, class_codes, early_excess,
-        factor_alignment, history, images_of, kl_errors, less_report, mixture_saving,
+        excess_alignment, history, images_of, kl_errors, less_report, mixture_saving,
         order_p_value, quadrature_errors, ratio, scores_of, style_share, train_bpd, with_habits,
         withstands,
     )

@@ -19,6 +19,7 @@ SHORT_NAMES = {
     "scratch": "from scratch",
     "augmented": "augmented",
     "fgsm_defense": "FGSM defence",
+    "fgsm_short": "FGSM defence, short",
     "pgd_defense": "PGD defence",
     "best_val": "best validation",
     "epoch3_bpd": "epoch 3",

@@ -21,7 +21,7 @@ from hw3lib.experiments.part1.sampling import SamplingTime
 from hw3lib.experiments.part1.tightness import BoundTightness
 from hw3lib.experiments.part1.vae_training import ScoreVAE, TrainVAE
 from hw3lib.experiments.part2.attack_strength import AttackStrength
-from hw3lib.experiments.part2.attacked import AdversarialPictures, UnderAttack, briefly
+from hw3lib.experiments.part2.attacked import STEP_SIZES, AdversarialPictures, UnderAttack, briefly
 from hw3lib.experiments.part2.base import COURSE_FGSM
 from hw3lib.experiments.part2.deviations import CUT_ALONE, Deviations
 from hw3lib.experiments.part2.evaluation import Checklist, RadiusCurves
@@ -30,7 +30,7 @@ from hw3lib.experiments.part2.loss_against_batch import LossAgainstBatch
 from hw3lib.experiments.part2.networks import Networks, first_steps, networks, over_alpha
 from hw3lib.experiments.part2.pictures_by_radius import PicturesByRadius
 from hw3lib.experiments.part2.resnet_training import TrainResNet
-from hw3lib.experiments.part2.side_by_side import SideBySide
+from hw3lib.experiments.part2.side_by_side import Referee, SideBySide
 from hw3lib.experiments.part2.transfer import TransferStudy
 from hw3lib.robust.attacks import PGD
 from hw3lib.runs.settings import Settings
@@ -170,25 +170,36 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
         if not model.half and name not in with_cut(nets)
     }
     return {
-        **(only_cifar10(nets.pretrained) if dataset == "cifar10" else only_shapes(nets)),
+        **(only_cifar10(nets) if dataset == "cifar10" else only_shapes(nets)),
         **vars(nets),
         **with_cut(nets),
         "alphas": alphas,
+        "twelve_pictures": twelve(nets.pretrained),
+        "by_alpha": PicturesByRadius(
+            pictures=twelve(nets.pretrained), others=(alphas[2], alphas[0]), seed=seed
+        ),
         **attacked,
         "alphas_attacked": tuple(briefly(model, seed=seed) for model in alphas),
         **studies(nets, STUDIED[dataset], seed),
     }
 
 
-def only_cifar10(ready: TrainResNet) -> dict[str, Named]:
+def twelve(model: TrainResNet) -> AdversarialPictures:
+    """Some pictures of all classes that FGSM turns."""
+    return AdversarialPictures(model=model, attack=COURSE_FGSM, num=12, seed=model.seed)
+
+
+def only_cifar10(nets: Networks) -> dict[str, Named]:
     """The stages of the pretrained network, and what needs a network worth attacking."""
+    ready = nets.pretrained
     assert ready.start, "the recipe has several stages"
-    pictures = AdversarialPictures(model=ready, attack=COURSE_FGSM, seed=ready.seed)
+    half, none = over_alpha(nets, [0.5, 0.0]).values()
     return {
         "first_stage": ready.first,
         "second_stage": ready.start,
-        "by_radius": PicturesByRadius(pictures=pictures, seed=ready.seed),
+        "by_radius": PicturesByRadius(pictures=twelve(ready), seed=ready.seed),
         "side_by_side": SideBySide(model=ready),
+        "referee": tuple(Referee(model=model) for model in (ready, half, none)),
         "fifty_steps": UnderAttack(model=ready, attacks=(FIFTY_STEPS,), seed=ready.seed),
     }
 
@@ -208,6 +219,7 @@ def studies(nets: Networks, images: int, seed: int) -> dict[str, Named]:
     """What is measured on the networks besides their accuracies, on so many test images."""
     fgsm, pgd, ready = nets.fgsm_defense, nets.pgd_defense, nets.pretrained
     halves = (nets.half_a, nets.half_b, nets.half_c)
+    in_one_ball = tuple(PGD.from_normalized(0.01, step=size * 0.01) for size in STEP_SIZES)
     return {
         "pictures": AdversarialPictures(model=ready, attack=COURSE_FGSM, seed=seed),
         "sign": GradientSign(model=ready, images=images, seed=seed),
@@ -223,6 +235,9 @@ def studies(nets: Networks, images: int, seed: int) -> dict[str, Named]:
         "loss_against_batch": LossAgainstBatch(model=ready, seed=seed),
         "radii": RadiusCurves(model=ready, images=images, seed=seed),
         "fgsm_defense_radii": RadiusCurves(model=fgsm, images=images, seed=seed),
+        "step_sizes": UnderAttack(
+            model=ready, attacks=in_one_ball, images="course", num=1000, seed=ready.seed
+        ),
         "strength": AttackStrength(model=ready, images=images, seed=seed),
         "pgd_defense_strength": AttackStrength(model=pgd, images=images, seed=seed),
         "checklists": tuple(

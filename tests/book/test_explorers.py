@@ -263,6 +263,7 @@ def test_stored_attacks_are_shown_as_they_are_stored(tab, tmp_path):
 
 def test_every_network_has_a_name():
     run = find(named(0)["by_radius"])
+    assert len(run.arrays["label"]) == 12
     with pytest.raises(ValueError, match="2 names for 1 networks"):
         attack_explorer("x", run, ["one", "two"])
 

@@ -9,6 +9,7 @@ from hw3lib.experiments.part2.attacked import (
     COURSE_FGSM,
     AdversarialPictures,
     UnderAttack,
+    briefly,
     honest,
     outcomes,
     over_seeds,
@@ -30,6 +31,24 @@ def test_both_protocols_count_the_same_images(cache):
         assert over_all["value"] == pytest.approx(mask.mean())
         assert at_course["value"] == pytest.approx(mask[course].mean())
     assert not (right[1:] & ~right[0]).any()  # nothing is right after an attack alone
+
+
+def test_the_first_images_alone_are_as_they_are_among_all(cache):
+    asked = UnderAttack(model=TINY, attacks=(COURSE_FGSM, PGD(0.03, steps=2)), images="course")
+    all_of_them, first = stored(asked).arrays, stored(asked.changed(num=70)).arrays
+    assert first["right"].shape == (3, 70)
+    assert np.array_equal(first["index"], all_of_them["index"][:70])
+    assert np.array_equal(first["right"], all_of_them["right"][:, :70])
+
+
+def test_many_networks_of_cifar10_meet_two_attacks_each_on_a_thousand_images():
+    suite = {"FGSM": FGSM(0.1), "strong PGD": PGD(0.1), "random signs": SignNoise(0.1)}
+    assert briefly(TINY, suite, seed=3) == UnderAttack(
+        model=TINY, attacks=tuple(suite.values()), seed=3
+    )
+    few = briefly(TINY.changed(dataset="cifar10"), suite, seed=3)
+    assert few.attacks == (suite["FGSM"], suite["strong PGD"])
+    assert (few.images, few.num, few.seed) == ("course", 1000, 3)
 
 
 def test_attacks_resume_between_two_of_them(tmp_path, cache):

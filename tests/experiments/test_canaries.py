@@ -12,7 +12,7 @@ from hw3lib.experiments.part2.attack_strength import AttackStrength
 from hw3lib.experiments.part2.attacked import UnderAttack
 from hw3lib.experiments.part2.deviations import Deviations
 from hw3lib.experiments.part2.evaluation import Checklist, RadiusCurves
-from hw3lib.experiments.part2.side_by_side import SideBySide
+from hw3lib.experiments.part2.side_by_side import Referee, SideBySide
 from hw3lib.experiments.part2.transfer import TransferStudy
 from hw3lib.robust import evaluate
 from hw3lib.runs.store import CANARY_TOLERANCE
@@ -23,6 +23,7 @@ STUDIES = {
     "radius_curves": RadiusCurves(model=NET),
     "attack_strength": AttackStrength(model=NET, eps=2 / 255),
     "side_by_side": SideBySide(model=NET),
+    "referee": Referee(model=NET),
     "checklist": Checklist(model=NET, surrogate=NET.changed(seed=1), attack=PGD(1 / 255)),
     "transfer": TransferStudy(models=(NET, NET.changed(seed=1)), attacks=(FGSM(8 / 255),)),
     "deviations": Deviations(model=NET, pgd_steps=2),
@@ -66,6 +67,7 @@ FAULTS = [
     ("radius_curves", "hw3lib.experiments.part2.evaluation.eps_curve", never_falls),
     ("attack_strength", "hw3lib.robust.evaluate._survives", survives_all),
     ("side_by_side", "hw3lib.robust.evaluate._survives", survives_all),
+    ("referee", "hw3lib.robust.evaluate._survives", survives_all),
     ("checklist", "hw3lib.robust.evaluate._runs", forgets_who_was_wrong),
     ("transfer", "hw3lib.robust.evaluate.misled", misleads_nobody),
     ("deviations", "hw3lib.experiments.part2.deviations.normalized", lambda x: x),

@@ -7,7 +7,7 @@ import pytest
 from hw3lib.book import report
 from hw3lib.book.report import reported
 from hw3lib.experiments.part2.attacked import SUITE, suite
-from hw3lib.experiments.part2.networks import TRAINING_EPOCHS, first_steps, networks
+from hw3lib.experiments.part2.networks import TRAINING_EPOCHS, first_steps, networks, over_alpha
 from hw3lib.experiments.part2.resnet_training import TrainResNet
 from hw3lib.robust.attacks import FGSM, PGD
 from hw3lib.robust.defenses import AdversarialLoss, JoinedBatch, Standard
@@ -85,6 +85,26 @@ def test_first_steps_are_the_training_on_as_many_images_as_they_need():
     first = first_steps(training, steps=7)
     assert first.train_images == 7 * training.batch_size < training.train_images
     assert first.changed(train_images=training.train_images) == training
+
+
+def test_trainings_over_alpha_differ_in_alpha_alone():
+    nets = networks("shapes", alpha=0.25, fgsm=FGSM(0.1))
+    assert over_alpha(nets, [0.25])[0.25] == nets.fgsm_short
+    for dataset in ("shapes", "cifar10"):
+        found = over_alpha(networks(dataset), [0.0, 0.3])
+        assert list(found) == [0.0, 0.3]
+        assert [one.defense.alpha for one in found.values()] == [0.0, 0.3]
+        assert found[0.3].changed(defense=found[0.0].defense) == found[0.0]
+
+
+def test_few_steps_over_alpha_go_about_as_far_as_four_epochs():
+    few, short = over_alpha(networks("cifar10"), [0.5])[0.5], networks("cifar10").fgsm_short
+    assert few.defense == short.defense
+    steps = few.train_images / few.batch_size
+    # A rate that falls linearly to zero is half of the first one on average.
+    assert steps * few.learning_rate / 2 == pytest.approx(
+        short.epochs * 50_000 / 128 * short.learning_rate, rel=0.05
+    )
 
 
 def test_a_suite_of_other_attacks_has_the_same_names():

@@ -17,7 +17,7 @@ from hw3lib.experiments.part2.evaluation import Checklist, RadiusCurves
 from hw3lib.experiments.part2.gradient_sign import GradientSign
 from hw3lib.experiments.part2.loss_against_batch import LossAgainstBatch
 from hw3lib.experiments.part2.pictures_by_radius import PicturesByRadius
-from hw3lib.experiments.part2.side_by_side import SideBySide
+from hw3lib.experiments.part2.side_by_side import Referee, SideBySide
 from hw3lib.experiments.part2.transfer import TransferStudy
 from hw3lib.robust.attacks import FGSM, PGD
 from hw3lib.robust.defenses import AdversarialLoss, JoinedBatch, Standard
@@ -44,6 +44,7 @@ ALL_SETTINGS = [
     RadiusCurves(model=TINY),
     Checklist(model=TINY, surrogate=TINY.changed(seed=1), attack=SHORT),
     SideBySide(model=TINY, steps=3),
+    Referee(model=TINY),
 ]
 
 

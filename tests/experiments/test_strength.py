@@ -9,7 +9,7 @@ from hw3lib.experiments.part2.attack_strength import AttackStrength
 from hw3lib.experiments.part2.base import COURSE_PGD
 from hw3lib.experiments.part2.evaluation import Checklist, RadiusCurves
 from hw3lib.experiments.part2.gradient_sign import GradientSign
-from hw3lib.experiments.part2.side_by_side import OTHERS, SideBySide, counterpart
+from hw3lib.experiments.part2.side_by_side import OTHERS, Referee, SideBySide, counterpart
 from hw3lib.robust.attacks import PGD
 from tests.experiments.tiny import TINY, stored
 
@@ -55,6 +55,17 @@ def test_three_libraries_agree(cache):
     assert (right > 0).all()
     assert np.ptp(right, axis=1) == pytest.approx([0, 0], abs=0.021)  # two images
     assert (right[0] > right[1]).all()
+
+
+def test_the_referee_leaves_no_more_than_our_attack(cache):
+    pytest.importorskip("torchattacks")
+    drawn = torch.random.get_rng_state()
+    run = stored(Referee(model=TINY, eps=2 / 255, images=60))
+    clean, ours, theirs = run.arrays["right"]
+    assert clean.sum() > ours.sum() >= theirs.sum()
+    assert not (theirs & ~clean).any()
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+    assert Referee(model=TINY, eps=2 / 255).ours.eps == 2 / 255
 
 
 def test_an_attack_that_the_others_lack_is_refused():

@@ -98,6 +98,16 @@ def factor_alignment(run: Run) -> Floats:
     return best
 
 
+def excess_alignment(run: Run) -> Floats:
+    """Alignment of each factor, (F,), less the median of what random rotations of the codes give.
+
+    The fewer dimensions are left, the more of it comes by chance. 0 where the code says nothing.
+    """
+    by_chance = np.median(run.arrays["rotated"], axis=0)
+    excess: Floats = np.nan_to_num(factor_alignment(run) - by_chance)
+    return excess
+
+
 def exchange_rates(kl: ArrayLike, nll: ArrayLike) -> Floats:
     """Nats of reconstruction lost for each nat of KL saved, from each point to the next, (n - 1,).
 

@@ -46,6 +46,9 @@ def suite(fgsm: FGSM = COURSE_FGSM, pgd: PGD = COURSE_PGD) -> dict[str, FGSM | P
 SUITE = suite()
 """What every network of the book is attacked with."""
 
+STEP_SIZES = (0.25, 0.5, 1.0, 2.0, 200.0)
+"""Steps of PGD in units of its radius: from the usual one of ten to the course's."""
+
 
 class UnderAttack(Experiment):
     """Which test images a network classifies rightly before and after each attack.

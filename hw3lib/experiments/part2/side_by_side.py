@@ -1,4 +1,4 @@
-"""The same attack by three libraries on one network: do they count the same?"""
+"""Other libraries on our networks: do they count the same, and do stronger attacks leave less?"""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import torch
-from annotated_types import Ge, Len
+from annotated_types import Ge, Gt, Len
 from torch import Tensor, nn
 
+from hw3lib import data, training
 from hw3lib.experiments.part2 import canary
 from hw3lib.experiments.part2.base import Block, Study
 from hw3lib.robust.attacks import PGD
@@ -58,6 +59,50 @@ class SideBySide(Study):
         libraries = ["hw3lib", *OTHERS]
         right = torch.stack(parts).view(len(self.eps_values), len(libraries), -1)
         return {"libraries": libraries}, {"right": right}
+
+
+class Referee(Study):
+    """Where a network withstands our strong PGD, and AutoAttack as torchattacks runs it.
+
+    AutoAttack (Croce and Hein 2020) is four attacks after each other, each on the images that the
+    last one left: two with steps that adapt themselves, one that looks for the nearest border, and
+    one that sees no gradient.
+
+    Attributes:
+        eps: radius, in pixels of [0, 1].
+        seed: of the noise of both.
+    """
+
+    experiment: ClassVar[str] = "referee"
+
+    eps: Annotated[float, Gt(0)] = 4 / 255
+    images: Annotated[int, Ge(1)] = 200
+    seed: int = 0
+
+    def canary(self) -> list[float]:
+        """Loss of an untrained network after our attack, and what that leaves."""
+        model = canary.images(self.model)[0]
+        left = withstood(model, self.ours, *canary.guesses(model), seed=self.seed)
+        rng = data.generator(self.seed, "canary")
+        return canary.losses(self.model, [self.ours], [rng]) + canary.means([left])
+
+    @property
+    def ours(self) -> PGD:
+        """Twenty steps from each of two random starts; the best point counts."""
+        return PGD(self.eps, 20, keep="best", random_start=True, restarts=2)
+
+    def blocks(self, model: Classifier, x: Tensor, y: Tensor) -> list[Block]:
+        """What gives the masks (N,): right before, after our attack, and after AutoAttack."""
+
+        def judged() -> Tensor:
+            from torchattacks import AutoAttack
+
+            with training.seeded(self.seed, "autoattack"):
+                attack = AutoAttack(model, eps=self.eps, seed=self.seed)
+                return withstood(model, attack, x, y)
+
+        ours = partial(withstood, model, self.ours, x, y, seed=self.seed)
+        return [partial(correct, model, x, y), ours, judged]
 
 
 def withstood_by(
