@@ -193,13 +193,13 @@ def only_cifar10(nets: Networks) -> dict[str, Named]:
     """The stages of the pretrained network, and what needs a network worth attacking."""
     ready = nets.pretrained
     assert ready.start, "the recipe has several stages"
-    half, none = over_alpha(nets, [0.5, 0.0]).values()
+    judged = (ready, *over_alpha(nets, [0.5]).values())
     return {
         "first_stage": ready.first,
         "second_stage": ready.start,
         "by_radius": PicturesByRadius(pictures=twelve(ready), seed=ready.seed),
         "side_by_side": SideBySide(model=ready),
-        "referee": tuple(Referee(model=model) for model in (ready, half, none)),
+        "referee": tuple(Referee(model=model) for model in judged),
         "fifty_steps": UnderAttack(model=ready, attacks=(FIFTY_STEPS,), seed=ready.seed),
     }
 
