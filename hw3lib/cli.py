@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -54,6 +55,8 @@ app.add_typer(runs_app, name="runs")
 app.add_typer(data_app, name="data")
 app.add_typer(book_app, name="book")
 
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+
 RESERVE_SECONDS = 20.0
 """Part of a time budget kept for evaluating and storing the run in hand."""
 
@@ -74,13 +77,14 @@ def run_command(
 ) -> None:
     """Find the run with these settings, or compute and store it."""
     from hw3lib import runs
+    from hw3lib.files import write_whole
 
     wanted = _parse(experiment, settings or [])
     stored = runs.run(wanted, device=_usable(device), weights=weights)
     _show(stored)
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(stored.path, output)
+        write_whole(output, partial(shutil.copyfile, stored.path))
 
 
 @app.command("notebook")
@@ -120,13 +124,26 @@ def list_command() -> None:
 
     from hw3lib import runs
 
-    table = Table("key", "run", "data", "device", "seconds", "where")
-    for stored in runs.stored_runs():
-        made = stored.provenance
-        where = "published" if stored.published else "cache"
-        name = stored.settings.describe()
-        table.add_row(stored.key, name, made["data"], made["device"], f"{made['seconds']:g}", where)
-    Console().print(table)
+    table = Table()
+    for column in (columns := ("key", "run", "data", "device", "seconds", "where")):
+        table.add_column(column, overflow="fold")
+    rows = [
+        (
+            stored.key,
+            stored.settings.describe(),
+            stored.provenance["data"],
+            stored.provenance["device"],
+            f"{stored.provenance['seconds']:g}",
+            "published" if stored.published else "cache",
+        )
+        for stored in runs.stored_runs()
+    ]
+    if sys.stdout.isatty():
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+    else:  # for other programs, whole
+        typer.echo("\n".join("\t".join(row) for row in [columns, *rows]))
 
 
 @runs_app.command("show")
@@ -282,6 +299,8 @@ def _ending(error: BaseException) -> tuple[int, str] | None:
 
     if isinstance(error, OutOfTime):
         return 3, f"{error}; {again}"
+    if isinstance(error, ModuleNotFoundError):
+        return 1, f"{error}; this command takes what `pip install 'hw3lib[book]'` brings"
     known = isinstance(error, (ValueError, OSError, RuntimeError, ArithmeticError))
     return (
         (1, _one_line(error))
@@ -341,7 +360,9 @@ def _assignments(words: Sequence[str]) -> dict[str, Any]:
         if name in values:
             raise ValueError(f"{name} is given twice")
         try:
-            values[name] = yaml.safe_load(value)
+            found = yaml.safe_load(value)
+            # YAML 1.1 wants a point in it; papermill takes 1e-3 for a number, too.
+            values[name] = float(value) if EXPONENT.fullmatch(value) else found
         except yaml.YAMLError as error:
             raise ValueError(f"{word!r}: its value is not YAML ({error})") from error
     return values

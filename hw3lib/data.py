@@ -61,9 +61,8 @@ class Dataset:
         return replace(self, **{key: getattr(self, key).to(device) for key in ARRAYS})
 
 
-@lru_cache(maxsize=4)
 def load(name: str, root: str | Path | None = None) -> Dataset:
-    """Load a data set by name.
+    """Load a data set by name; what is done to its tensors changes no later one.
 
     Args:
         name: "mnist" or "cifar10" (from `root`), "digits" or "shapes" (embedded, need no file).
@@ -79,6 +78,13 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
         >>> digits.x_train.shape[1:], digits.x_train.dtype
         (torch.Size([28, 28]), torch.uint8)
     """
+    cached = _cached(name, root)
+    copies = {key: getattr(cached, key).clone() for key in ARRAYS}
+    return replace(cached, **copies)
+
+
+@lru_cache(maxsize=4)
+def _cached(name: str, root: str | Path | None) -> Dataset:
     if name in EMBEDDED:
         arrays = EMBEDDED[name]()
     elif name in STORED:

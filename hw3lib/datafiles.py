@@ -61,9 +61,9 @@ def download(name: str, root: str | Path | None = None) -> Path:
     stored, root = STORED[name], Path(root or data_dir())
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock, waited = acquire(root / f".{name}.lock", f"downloads {name}")
+        lock, _ = acquire(root / f".{name}.lock", f"downloads {name}")
         with lock:
-            if not (waited and _is_whole(name, root)):
+            if not _is_whole(name, root):
                 _download(stored, name, root)
     except DataError:
         raise

@@ -172,7 +172,8 @@ def prediction_interval(
     new = 1 / images
     share = table.interval(1 + 1 / seeds, new + 1 / ours, new + 1 / (seeds * ours), confidence)
     # Whole images are right, so the ends move out to the next share that can be seen.
-    low, high = np.floor(share.low * images) / images, np.ceil(share.high * images) / images
+    counts = np.round([share.low * images, share.high * images], 9)  # 99.9999999 is 100
+    low, high = np.clip([np.floor(counts[0]), np.ceil(counts[1])], 0, images) / images
     low, high = (_printed(float(end), step, truncated) for end in (low, high))
     return Interval(share.value, low, high, share.n)
 

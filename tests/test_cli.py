@@ -48,6 +48,9 @@ def test_a_run_is_computed_listed_shown_and_verified():
     listed = invoke("runs", "list").output
     assert TINY.key in listed
     assert "cache" in listed
+    lines = [line.split("\t") for line in listed.splitlines()]  # to a pipe, whole
+    assert [TINY.key, TINY.describe()] in [line[:2] for line in lines]
+    assert {len(line) for line in lines} == {6}
     shown = invoke("runs", "show", TINY.key[:6]).output
     assert "num_parameters" in shown
     assert "finished" in shown
@@ -187,7 +190,7 @@ def test_data_check_without_names_looks_at_every_set_and_fails_if_one_is_missing
     tmp_path, monkeypatch
 ):
     monkeypatch.setenv("HW3_DATA", str(tmp_path))
-    data.load.cache_clear()
+    data._cached.cache_clear()
     answer = invoke("data", "check")
     assert answer.exit_code == 1
     assert "4,000 training and 1,000 test images" in answer.output
@@ -306,3 +309,22 @@ def test_a_wheel_is_the_same_bytes_whenever_it_is_built(tmp_path):
         (wheel,) = out.iterdir()
         wheels.append(wheel.read_bytes())
     assert wheels[0] == wheels[1]
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [("step=1e-3", 1e-3), ("step=2E+1", 20.0), ("step=1.5", 1.5), ("name=1e", "1e")],
+)
+def test_numbers_are_read_as_papermill_reads_them(word, value):
+    (found,) = cli._assignments([word]).values()
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "papermill", None)
+    answer = invoke("notebook", "book/q1_08_training.ipynb", "out.ipynb")
+    assert answer.exit_code == 1
+    assert "papermill" in answer.stderr
+    assert "pip install 'hw3lib[book]'" in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1

@@ -32,9 +32,9 @@ def stand_in(monkeypatch, name, shape, num_train, num_test):
     }
     digests = {key: hashlib.sha256(array.tobytes()).hexdigest() for key, array in arrays.items()}
     monkeypatch.setitem(datafiles.SHA256, name, digests)
-    data.load.cache_clear()
+    data._cached.cache_clear()
     yield arrays
-    data.load.cache_clear()
+    data._cached.cache_clear()
 
 
 @pytest.fixture
@@ -142,6 +142,21 @@ def test_a_download_appears_whole_or_not_at_all(tmp_path, small_mnist, monkeypat
     with pytest.raises(data.DataError, match=RAW_NAMES["x_test"]):
         data.download("mnist", broken)
     assert visible(broken) == []
+
+
+def test_what_is_there_and_whole_is_not_downloaded(tmp_path, small_mnist, monkeypatch):
+    write_raw(tmp_path, small_mnist)
+    monkeypatch.setattr("torchvision.datasets.MNIST", lambda *_, **__: pytest.fail("downloaded"))
+    assert data.download("mnist", tmp_path) == tmp_path
+
+
+def test_a_data_set_that_somebody_changes_is_whole_for_the_next():
+    first = data.load("digits")
+    whole = first.x_train.clone()
+    first.x_train.zero_()
+    second = data.load("digits")
+    assert torch.equal(second.x_train, whole)
+    assert second.checksum == first.checksum
 
 
 def test_a_failed_download_names_the_ways_out(tmp_path, monkeypatch):

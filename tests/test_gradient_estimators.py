@@ -201,3 +201,8 @@ def test_the_variances_on_a_vae_are_those_of_its_estimates(small, digits):
     again = ge.gradient_estimates(lambda z: model.log_likelihood(x, z), mean, log_std, noise)
     for name, estimate in again.items():
         assert table[name][0].item() == pytest.approx(estimate.var(0).sum().item(), rel=0.5)
+
+
+def test_estimators_are_compared_on_the_elbo_alone():
+    with pytest.raises(ValueError, match="beta=4: estimators are compared on the ELBO"):
+        ge.CompareEstimators(training=TrainVAE(beta=4.0, epochs=1))

@@ -35,7 +35,7 @@ def folder(tmp_path, monkeypatch):
     """A folder with files of other kinds than asked for, and an empty cache."""
     monkeypatch.setenv("HW3_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HW3_DATA", str(tmp_path / "data"))
-    data.load.cache_clear()  # what another test has loaded is not there
+    data._cached.cache_clear()  # what another test has loaded is not there
     monkeypatch.chdir(tmp_path)
     for name, content in FILES.items():
         Path(name).write_text(json.dumps(content))
@@ -47,7 +47,7 @@ def folder(tmp_path, monkeypatch):
 # The command line. A word that starts with an apostrophe is one word with spaces or empty.
 
 COMMANDS = [
-    ("run nope", "no experiment 'nope'; there are vae_training, "),
+    ("run nope", "no experiment 'nope'; there are adversarial_pictures, "),
     ("run vae_training beta", "'beta' is not name=value"),
     ("run vae_training =3", "'=3' is not name=value"),
     ("run vae_training beta=4 beta=5", "beta is given twice"),

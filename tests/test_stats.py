@@ -325,3 +325,9 @@ def test_a_slope_has_two_degrees_of_freedom_less_than_points():
     half = fit.stderr * scipy.stats.t(df=3).ppf(0.975)
     interval = stats.slope(x, y)
     assert (interval.high - interval.value) == pytest.approx(half, rel=1e-9)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_prediction_stays_a_share(right):
+    found = stats.prediction_interval(np.full((2, 100), right), 100)
+    assert 0 <= found.low <= found.value <= found.high <= 1

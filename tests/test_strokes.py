@@ -107,3 +107,9 @@ def test_the_background_is_what_lies_off_the_strokes():
     np.testing.assert_allclose(sizes, [0, 16, 1, 0], atol=1e-9)
     assert strokes.background(np.full((1, 28, 28), 15.0)).tolist() == [0]
     assert strokes.background(np.full((1, 28, 28), 1.0)).tolist() == [1]
+
+
+def test_an_image_that_is_all_ink_is_one_piece():
+    images = np.stack([np.full((6, 6), 15), np.zeros((6, 6))])
+    assert strokes.pieces(images[:1]).tolist() == [1]
+    assert strokes.pieces(images).tolist() == [1, 0]

@@ -314,3 +314,8 @@ def test_each_tile_of_the_manifold_is_the_mean_image_of_its_code(plane):
 def test_a_manifold_needs_a_plane(vae):
     with pytest.raises(ValueError, match="latent_dim=2"):
         vae.manifold()
+
+
+def test_pixels_that_are_no_grey_levels_are_refused():
+    with pytest.raises(TypeError, match=r"grey levels are integers 0\.\.15"):
+        pixel_nll(torch.zeros(1, 16, 28, 28), torch.full((1, 28, 28), 0.5))

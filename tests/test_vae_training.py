@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hw3lib import data
-from hw3lib.experiments.part1.vae_training import ScoreVAE, TrainVAE, bpd_by_class
+from hw3lib.experiments.part1.vae_training import ScoreVAE, TrainVAE, bpd_by_class, load_vae
 from hw3lib.runs.settings import Context
 from hw3lib.vae.bounds import bits_per_dim
 from hw3lib.vae.objective import evaluate_elbo
@@ -61,3 +61,9 @@ def test_classes_share_out_the_images():
     np.testing.assert_allclose(by_class[3], [1, 3])
     np.testing.assert_allclose(by_class[9], [4])
     assert sum(map(len, by_class.values())) == 4
+
+
+def test_a_snapshot_that_is_not_kept_is_told_before_anything_is_trained(monkeypatch):
+    monkeypatch.setattr(TrainVAE, "compute", lambda *_: pytest.fail("trained"))
+    with pytest.raises(ValueError, match="no snapshot at epoch 7; this run keeps epochs"):
+        load_vae(TrainVAE(dataset="digits", epochs=9, seed=77), epoch=7)

@@ -3,9 +3,9 @@
 #
 #   workflow/gpu.sh OUT SECONDS [--planned | other options of `hw3 reproduce`]
 #
-# OUT gets what is finished, early and often: the stored runs in pieces of at most 15 MiB, and a log. Put them
-# together with `cat OUT/runs.tar.* | tar -x -C hw3lib/published`. Checkpoints stay in HW3_CACHE (default
-# /tmp/hw3-cache), so that a second call on the same machine goes on where the first one ended.
+# OUT gets what is finished, early and often: the runs as they are published, in pieces of at most 15 MiB, and a log.
+# Put them together with `cat OUT/runs.tar.* | tar -x -C hw3lib/published`. Weights and checkpoints stay in HW3_CACHE
+# (default /tmp/hw3-cache), so that a second call on the same machine goes on where the first one ended.
 #
 # HW3_DATA names the folder of the data sets. Packages that are missing are taken from the wheels in WHEELS, a
 # folder, if it is set.
@@ -25,19 +25,22 @@ fi
 
 # Everything is written anew each time: an archive that was cut off by the end is no archive.
 pack() {
-    [[ -d $HW3_CACHE ]] || return 0
-    (cd "$HW3_CACHE" && find . -mindepth 2 \( -name '*.json' -o -name '*.npz' \) -not -path './checkpoints/*' -print0 |
-        tar --create --null --files-from=- --file=-) | split --bytes=15m - "$out/part."
+    local fresh
+    fresh=$(mktemp -d "$out/.pack.XXXX")
+    (cd hw3lib/published && find . -mindepth 2 -type f -newer "$begun" -print0 |
+        tar --create --null --files-from=- --file=-) | split --bytes=15m - "$fresh/runs.tar."
     rm -f "$out"/runs.tar.*
-    for piece in "$out"/part.*; do mv "$piece" "$out/runs.tar.${piece##*.}"; done
+    mv "$fresh"/runs.tar.* "$out"
+    rmdir "$fresh"
 }
+begun=$(mktemp)
 
 trap pack EXIT
 (while sleep "${EVERY:-60}"; do pack; done) &
 packer=$!
 
 status=0
-"$python" -m hw3lib reproduce --time-budget "$seconds" "${@:---planned}" 2>&1 | tee -a "$out/log.txt" || status=$?
+"$python" -m hw3lib reproduce --publish --time-budget "$seconds" "${@:---planned}" 2>&1 | tee -a "$out/log.txt" || status=$?
 kill "$packer" 2>/dev/null || true
 wait "$packer" 2>/dev/null || true
 # 3 means that the time is used up, which is no failure.

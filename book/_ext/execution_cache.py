@@ -2,8 +2,9 @@
 
 jupyter-cache compares the code cells alone: after a change in `hw3lib` it would serve the old
 outputs. Here the cache's folder is named by a hash of the library's code, of the published results
-that ship with it, and of the pinned versions. The folder's path is a setting of Sphinx's
-environment, so when it changes, every page is read, executed and written anew.
+that ship with it, of the claims and timings that pages read, and of the pinned versions. The
+folder's path is a setting of Sphinx's environment, so when it changes, every page is read, executed
+and written anew.
 
 MyST-NB executes the notebooks that it does not find in the cache, one after the other. Here they
 are executed before it looks, one on each core. What fails is left to MyST-NB, which reports it.
@@ -27,9 +28,15 @@ ROOT = Path(__file__).parents[2]
 def fingerprint(root: Path) -> str:
     """Sixteen hex digits that change when a file behind the notebooks' outputs changes."""
     library = root / "hw3lib"
-    published = (path for path in library.glob("published/**/*") if path.is_file())
+    read = {
+        *(path for path in library.glob("published/**/*") if path.is_file()),
+        *(path for kind in ("py", "js", "css") for path in library.rglob(f"*.{kind}")),
+        *root.glob("benchmarks/measured/*.json"),
+        *root.glob("book/*.yml"),
+        root / "constraints.txt",
+    }
     digest = hashlib.sha256()
-    for path in sorted({*library.rglob("*.py"), *published, root / "constraints.txt"}):
+    for path in sorted(read):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]

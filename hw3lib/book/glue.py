@@ -12,8 +12,6 @@ import inspect
 import textwrap
 from typing import Any
 
-from IPython.display import Markdown, display
-
 MIME_PREFIX = "application/papermill.record/"
 
 
@@ -25,6 +23,8 @@ def glue(name: str, value: Any, spec: str = "") -> None:
         value: a number, a string, or anything that `spec` can format.
         spec: format specification, as in `format(value, spec)`.
     """
+    from IPython.display import display
+
     text = format(value, spec)
     metadata = {"scrapbook": {"name": name, "mime_prefix": MIME_PREFIX}}
     display({f"{MIME_PREFIX}text/plain": repr(text)}, raw=True, metadata=metadata)
@@ -37,6 +37,8 @@ def show_table(table: Any, source: str) -> None:
         table: a data frame, or whatever a notebook can show.
         source: such as `hw3lib.runs.source` gives.
     """
+    from IPython.display import display
+
     display(table)
     fold = f"<summary>Source</summary>{html.escape(source)}"
     line = f'<details class="source">{fold}</details>'
@@ -48,6 +50,8 @@ def show_source(*objects: Any) -> None:
 
     Docstrings and checks of arguments are left out; a fold below holds the whole.
     """
+    from IPython.display import Markdown, display
+
     whole = [textwrap.dedent(inspect.getsource(obj)).strip() for obj in objects]
     core = [without_checks(source) for source in whole]
     display(Markdown(_as_code(core)))

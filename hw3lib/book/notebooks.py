@@ -37,6 +37,8 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> Path
             f"{notebook.name} has no parameter {', '.join(unknown)}; it has "
             f"{', '.join(known) or 'none'}"
         )
+    if output.is_dir():
+        raise IsADirectoryError(f"{output} is a folder; name a file in it")
     output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_name(f"{output.stem}.part.ipynb").resolve()
     try:
@@ -83,33 +85,48 @@ def glued(notebook: Path) -> dict[str, str]:
 def summary(notebooks: Iterable[Path]) -> pd.DataFrame:
     """Mean and 95% interval over seeds of every number that the notebooks quote.
 
-    A value with an interval of its own, "0.51 [0.50, 0.52]", counts with its estimate. Words are
-    left out.
+    A value with an interval of its own, "0.51 [0.50, 0.52]", counts with its estimate, and one in
+    per cent as a share. Words are left out.
 
     Returns:
         One row for each notebook and name, with `mean`, `low`, `high` (NaN for one seed) and `n`.
 
     Raises:
         ValueError: a file is unreadable, no number is quoted, or two are the same notebook with
-            the same parameters.
+            the same parameters, or with others that differ in more than the seed.
     """
     values: dict[tuple[str, str], list[float]] = {}
     seen: dict[tuple[str, str], Path] = {}
+    settings: dict[str, dict[str, Any]] = {}
     for path in notebooks:
         origin, parameters, quoted = _read(path)
         if twin := seen.get((origin, parameters)):
             raise ValueError(f"{path} and {twin} are the same execution; leave one out")
         seen[origin, parameters] = path
+        apart = {k: v for k, v in json.loads(parameters).items() if k != "seed"}
+        if (others := settings.setdefault(origin, apart)) != apart:
+            raise ValueError(
+                f"{path} was executed with {apart}, another of {origin} with {others}; an interval "
+                "over seeds is of executions that differ in nothing else"
+            )
         for name, text in quoted.items():
-            number = pd.to_numeric(text.split(" [")[0].replace(",", ""), errors="coerce")
-            if pd.notna(number):
-                values.setdefault((origin, name), []).append(float(number))
+            if (number := _number(text)) is not None:
+                values.setdefault((origin, name), []).append(number)
     if not values:
         raise ValueError(f"no number is quoted in {', '.join(map(str, seen.values()))}")
     rows = {key: vars(mean_interval(found)) for key, found in sorted(values.items())}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high", "n"])
     table.index = pd.MultiIndex.from_tuples(table.index, names=["notebook", "name"])
     return table.rename(columns={"value": "mean"})
+
+
+def _number(text: str) -> float | None:
+    """What a glued text says, if it is a number; of an interval its estimate."""
+    estimate = text.split(" [")[0].replace(",", "").replace("\N{MINUS SIGN}", "-")
+    try:
+        return float(estimate.removesuffix("%")) / (100 if estimate.endswith("%") else 1)
+    except ValueError:
+        return None
 
 
 def _read(path: Path) -> tuple[str, str, dict[str, str]]:

@@ -161,7 +161,8 @@ def resumable_blocks(
     Raises:
         OutOfTime: another block would not end before the deadline, see `hw3lib.training.fit`.
     """
-    kept = load(context.checkpoint) if context.checkpoint else None
+    # To where the other blocks will leave theirs.
+    kept = load(context.checkpoint, device_of(context)) if context.checkpoint else None
     parts, spent = kept or ([], 0.0)
     for block in blocks[len(parts) :]:
         started = time.monotonic()

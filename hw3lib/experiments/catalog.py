@@ -170,11 +170,12 @@ def part_2(dataset: str, seed: int) -> dict[str, Named]:
         if not model.half and name not in with_cut(nets)
     }
     return {
-        **(only_cifar10(nets) if dataset == "cifar10" else only_shapes(nets)),
+        **stages(nets.pretrained),
         **vars(nets),
         **with_cut(nets),
         "alphas": alphas,
         "twelve_pictures": twelve(nets.pretrained),
+        **(only_cifar10(nets) if dataset == "cifar10" else only_shapes(nets)),
         "by_alpha": PicturesByRadius(
             pictures=twelve(nets.pretrained), others=(alphas[2], alphas[0]), seed=seed
         ),
@@ -189,14 +190,16 @@ def twelve(model: TrainResNet) -> AdversarialPictures:
     return AdversarialPictures(model=model, attack=COURSE_FGSM, num=12, seed=model.seed)
 
 
+def stages(ready: TrainResNet) -> dict[str, Named]:
+    """What the ready-made network was before, if it was trained in stages."""
+    return {"first_stage": ready.first, "second_stage": ready.start} if ready.start else {}
+
+
 def only_cifar10(nets: Networks) -> dict[str, Named]:
-    """The stages of the pretrained network, and what needs a network worth attacking."""
+    """What needs a network worth attacking."""
     ready = nets.pretrained
-    assert ready.start, "the recipe has several stages"
     judged = (ready, *over_alpha(nets, [0.5]).values())
     return {
-        "first_stage": ready.first,
-        "second_stage": ready.start,
         "by_radius": PicturesByRadius(pictures=twelve(ready), seed=ready.seed),
         "side_by_side": SideBySide(model=ready),
         "referee": tuple(Referee(model=model) for model in judged),

@@ -20,9 +20,9 @@ from torch import Tensor
 from hw3lib.robust.balls import CIFAR10_STD, Ball, Cut, Norm, Radius, around, like, to_pixels
 from hw3lib.robust.checks import (
     check_choice,
-    check_count,
     check_flag,
     checked,
+    checked_count,
     checked_radius,
     checked_step,
 )
@@ -116,6 +116,8 @@ def input_gradient(
         (torch.Size([5, 3, 2, 2]), torch.Size([5, 3]))
     """
     x = x.detach().requires_grad_()
+    if y.is_inference():  # such labels cannot be part of a graph
+        y = y.clone()
     with torch.enable_grad():
         logits = model(x.clone())  # a copy, for models that work in place
         if not logits.requires_grad:
@@ -219,7 +221,7 @@ class PGD(_Setting):
         random_start: begin at a uniform point of the ball instead of the image.
         restarts: runs from different starts, of which each image keeps its best.
         keep: "last" returns the last point of a run, "best" the one with the largest margin of
-            a wrong class, so that more steps never help the defender.
+            a wrong class (of what is looked at), so that more steps never help the defender.
         targeted: the labels are those to reach.
         loss: what the steps increase (decrease, if targeted).
         look: "exact" follows the gradient of the model itself; "fast" that of its approximation
@@ -263,9 +265,9 @@ class PGD(_Setting):
         _check_common(self)
         self._set(eps=checked_radius(self.eps, self.norm))
         if self.step is not None:
-            self._set(step=checked_step(self.step, self.eps))
+            self._set(step=checked_step(self.step, self.eps, self.norm))
         for name in ("steps", "restarts"):
-            check_count(name, getattr(self, name))
+            self._set(**{name: checked_count(name, getattr(self, name))})
         check_flag("random_start", self.random_start)
         check_choice("keep", self.keep, ("last", "best"))
         if self.restarts > 1 and not self.random_start:

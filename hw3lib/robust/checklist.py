@@ -91,6 +91,7 @@ def gradient_masking(
 
     Raises:
         ValueError: the model classifies no image rightly, or the attack is targeted.
+        TypeError: the attack is no PGD.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
@@ -99,6 +100,8 @@ def gradient_masking(
         >>> findings["zero_gradients"].passed
         True
     """
+    if not isinstance(attack, PGD):
+        raise TypeError(f"{attack}: the list asks for more steps and restarts, so it needs a PGD")
     right = correct(model, x, y, batch_size=batch_size)
     if not right.any():
         raise ValueError("the model classifies none of these images rightly, so none is attacked")
@@ -165,7 +168,7 @@ def _comparisons(attack: PGD, num_pixels: int) -> dict[str, tuple[str, OwnAttack
         ),
         "one_step": (
             "one step does not fool more than many",
-            FGSM(attack.eps, loss=attack.loss, norm=attack.norm),
+            FGSM(attack.eps, loss=attack.loss, look=attack.look, norm=attack.norm),
             attack,
         ),
         "noise": (

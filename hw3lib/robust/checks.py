@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hw3lib.robust.balls import Norm, Radius
+from hw3lib.robust.balls import Norm, Radius, distance
 from hw3lib.robust.modes import Classifier, evaluating
 
 
@@ -111,15 +111,16 @@ def _check_answers(model: Classifier, x: Tensor, y: Tensor) -> None:
         last = " (channels last; models take N, C, H, W)" if x.shape[-1] in (1, 3) else ""
         error.add_note(f"This came from the model, given pixels of shape {tuple(x.shape)}{last}.")
         raise
-    check_logits(logits, y)
+    check_logits(logits, y, len(x))
 
 
-def check_logits(logits: Tensor, y: Tensor) -> None:
+def check_logits(logits: Tensor, y: Tensor, num: int | None = None) -> None:
     """Check what a model returns.
 
     Args:
         logits: of some images.
         y: labels, of these or more images.
+        num: how many images the model was given, where that is known.
 
     Raises:
         TypeError: it is no tensor.
@@ -136,6 +137,8 @@ def check_logits(logits: Tensor, y: Tensor) -> None:
             f"the model returns shape {tuple(logits.shape)}; need logits (N, classes) of two or "
             "more classes"
         )
+    if num is not None and len(logits) != num:
+        raise ValueError(f"the model returns logits of {len(logits)} images for {num}")
     if not logits.isfinite().all():
         raise ValueError("the model returns NaN or infinite logits for these images")
     if (logits >= 0).all() and (logits.float().sum(1) - 1).abs().max() < 1e-4:
@@ -148,18 +151,37 @@ def check_logits(logits: Tensor, y: Tensor) -> None:
         raise ValueError(f"labels span [{low}, {high}], but the model has {classes} classes")
 
 
-def check_inside(change: float, eps: Radius, attack: object) -> None:
+def check_inside(x: Tensor, images: Tensor, eps: Radius, norm: Norm, attack: object) -> None:
     """Refuse what an attack of the caller's own makes outside of its ball.
 
     Raises:
-        ValueError: the change of an image exceeds the radius.
+        ValueError: the change of an image, or of a channel of one, exceeds the radius.
     """
-    allowed = max(eps) if isinstance(eps, tuple) else eps
-    if not change <= allowed * (1 + 1e-5) + 1e-6:
-        raise ValueError(
-            f"{attack} changed an image by {change:.4g}, but its radius is {allowed:.4g}; "
-            "what leaves the ball proves nothing about it"
+    if isinstance(eps, tuple):
+        changes = (images - x).abs().amax((0, 2, 3)).tolist()
+    else:
+        changes = [float(distance(x, images, norm).max())]
+    for change, allowed in zip(changes, _each(eps), strict=True):
+        if not change <= allowed * (1 + 1e-5) + 1e-6:
+            raise ValueError(
+                f"{attack} changed an image by {change:.4g}, but its radius is {allowed:.4g}; "
+                "what leaves the ball proves nothing about it"
+            )
+
+
+def checked_pair(batch: Any) -> tuple[Tensor, Tensor]:
+    """A batch of a loader as images and labels.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    pair = isinstance(batch, tuple | list) and len(batch) == 2
+    if not (pair and all(isinstance(part, Tensor) for part in batch) and batch[1].ndim):
+        raise TypeError(
+            "a batch has to be a pair of tensors, images (N, C, H, W) and labels (N,), such as a "
+            f"DataLoader gives; this is a {type(batch).__name__} of something else"
         )
+    return batch[0], batch[1]
 
 
 def checked_radius(eps: Any, norm: Norm = "linf") -> Radius:
@@ -183,7 +205,7 @@ def checked_radius(eps: Any, norm: Norm = "linf") -> Radius:
     return size
 
 
-def checked_step(step: Any, eps: Radius) -> Radius:
+def checked_step(step: Any, eps: Radius, norm: Norm = "linf") -> Radius:
     """The size of a step as a number, or one number for each channel of the radius.
 
     Raises:
@@ -191,6 +213,8 @@ def checked_step(step: Any, eps: Radius) -> Radius:
         ValueError: it is not positive and finite, or has other channels than the radius.
     """
     size = _numbers("step", step)
+    if norm == "l2" and isinstance(size, tuple):
+        raise ValueError(f"step={size}: an L2 step has one length, not one for each channel")
     for value in _each(size):
         if not (value > 0 and math.isfinite(value)):
             raise ValueError(f"step={size}: the size of a step must be positive and finite")
@@ -199,16 +223,17 @@ def checked_step(step: Any, eps: Radius) -> Radius:
     return size
 
 
-def check_count(name: str, value: object) -> None:
-    """Refuse what is no whole number of at least 1.
+def checked_count(name: str, value: object) -> int:
+    """A whole number of at least 1, also one of NumPy's.
 
     Raises:
         TypeError, ValueError: see the messages.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}={value!r}: it must be a whole number")
     if value < 1:
         raise ValueError(f"{name}={value}: an attack needs at least 1")
+    return int(value)
 
 
 def check_number(name: str, value: object, what: str, highest: float) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hw3lib.data import to_pixels
 from hw3lib.robust.attacks import Attack
-from hw3lib.robust.checks import check_logits, checked
+from hw3lib.robust.checks import check_logits, checked, checked_pair
 from hw3lib.robust.defenses import (
     TRADES,
     AdversarialLoss,
@@ -111,7 +111,7 @@ class Classification:
                 own.manual_seed(generator.initial_seed())
             parts = self.train
         for number, batch in enumerate(parts):
-            x, y = _pair(batch)
+            x, y = checked_pair(batch)
             if not number:
                 _check(x, y)
             if len(y) > 1:
@@ -129,7 +129,7 @@ class Classification:
         device = next(model.parameters()).device
         answers, right = [], 0
         for number, batch in enumerate(self._held_out()):
-            x, y = (part.to(device) for part in _pair(batch))
+            x, y = (part.to(device) for part in checked_pair(batch))
             with checked(model, _pixels(x), y, 0.0, None, "", probe=False):
                 logits = model(_pixels(x)).float()
                 check_logits(logits, y)
@@ -151,15 +151,6 @@ class Classification:
 def _are_tensors(images: Any) -> TypeGuard[tuple[Tensor, ...]]:
     pair = isinstance(images, tuple | list) and len(images) == 2
     return pair and all(isinstance(part, Tensor) for part in images)
-
-
-def _pair(batch: Any) -> tuple[Tensor, Tensor]:
-    if not (_are_tensors(batch) and batch[1].ndim):
-        raise TypeError(
-            "a batch has to be a pair of tensors, images (N, C, H, W) and labels (N,), such as a "
-            f"DataLoader gives; this is a {type(batch).__name__} of something else"
-        )
-    return batch[0], batch[1]
 
 
 def _check(x: Tensor, y: Tensor) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, autocast, nn
 
 from hw3lib.augmentation import augment, draw_augmentation, draw_squares, erase
 from hw3lib.data import to_pixels
-from hw3lib.robust.attacks import FGSM, PGD
+from hw3lib.robust.attacks import FGSM, PGD, SignNoise
 from hw3lib.robust.checks import check_choice, check_number
 from hw3lib.robust.modes import evaluating, keeping_statistics
 
@@ -230,7 +230,7 @@ def random_starts(attack: Any) -> bool:
 
 
 def _check_attack(attack: Any, mode: str) -> None:
-    if not hasattr(attack, "perturb"):
+    if not hasattr(attack, "perturb") or isinstance(attack, SignNoise):
         raise TypeError(f"attack={attack!r}: a defence needs an FGSM or PGD, such as PGD(8 / 255)")
     if getattr(attack, "targeted", False):
         raise ValueError(

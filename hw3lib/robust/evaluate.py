@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 from hw3lib.data import generator
 from hw3lib.robust.attacks import FGSM, PGD, Attack, SignNoise
-from hw3lib.robust.balls import Norm, Radius, distance
-from hw3lib.robust.checks import check_inside, check_logits, checked
-from hw3lib.robust.modes import Classifier
+from hw3lib.robust.balls import Norm, Radius
+from hw3lib.robust.checks import check_inside, check_logits, checked, checked_pair
+from hw3lib.robust.modes import Classifier, evaluating
 from hw3lib.stats import Interval, proportion
 
 OwnAttack = FGSM | PGD | SignNoise
@@ -48,12 +48,17 @@ def accuracy(mask: Tensor) -> Interval:
     """Share of true entries with its Wilson interval; over all test images the honest protocol.
 
     Raises:
-        ValueError: the mask is empty.
+        ValueError: the mask is empty, or no mask (N,) of true and false.
 
     Example:
         >>> f"{accuracy(torch.tensor([True] * 90 + [False] * 10)):.2f}"
         '0.90 [0.83, 0.94]'
     """
+    if mask.ndim != 1 or mask.dtype != torch.bool:
+        raise ValueError(
+            f"a mask of shape {tuple(mask.shape)} and {mask.dtype}: need (N,) of true and false; "
+            "take one row of a curve"
+        )
     return proportion(int(mask.sum()), len(mask))
 
 
@@ -97,9 +102,10 @@ def correct(
         return torch.cat([correct(model, *batch) for batch in _loaded(model, x, y)])
     with checked(model, x, y, 0.0, None, "", probe=False) as pixels, torch.no_grad():
         # Copies, for models that work in place.
-        answers = [model(batch.clone()) for batch in pixels.split(batch_size)]
-        for answer in answers:
-            check_logits(answer, y)
+        batches = pixels.split(batch_size)
+        answers = [model(batch.clone()) for batch in batches]
+        for batch, answer in zip(batches, answers, strict=True):
+            check_logits(answer, y, len(batch))
         right: Tensor = torch.cat(answers).argmax(1) == y
     return right
 
@@ -123,6 +129,7 @@ def withstood(
 
     Raises:
         ValueError: the attack is targeted, or leaves its ball or the pixel range.
+        TypeError: a batch is no pair of images and labels.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
@@ -179,7 +186,9 @@ def step_curve(
         >>> len(left), int(left[0])
         (11, 5)
     """
-    _check_untargeted(attack)
+    _check_usable(attack)
+    if not isinstance(attack, PGD):
+        raise TypeError(f"{attack}: a curve over steps is of PGD, the only one that makes several")
     if attack.restarts > 1:
         raise ValueError(
             f"restarts={attack.restarts}: the curve over steps belongs to one run; set restarts=1, "
@@ -289,6 +298,8 @@ def transfer_matrix(
         >>> matrix["one"]["two"].fooled.shape
         torch.Size([5])
     """
+    if not models:
+        raise ValueError("there are no models")
     if noise is not None and "noise" in models:
         raise ValueError('a model is named "noise", as is the row of the noise; rename the model')
     right = {name: correct(model, x, y, batch_size=batch_size) for name, model in models.items()}
@@ -326,7 +337,7 @@ def _loaded(
         first = next(loaded, None)
     if first is None:
         raise ValueError("there are no batches: the loader is empty, or an iterator at its end")
-    for images, labels in itertools.chain([first], loaded):
+    for images, labels in map(checked_pair, itertools.chain([first], loaded)):
         device = images.device if weight is None else weight.device
         yield images.to(device), labels.to(device)
 
@@ -366,7 +377,7 @@ def _runs(
     batch_size: int,
 ) -> Iterator[Tensor]:
     """Which of the images that are right stay so, after each restart; a run attacks no others."""
-    _check_untargeted(attack)
+    _check_usable(attack)
     run = replace(attack, restarts=1) if isinstance(attack, PGD) else attack
     for numbers in draws:
         right = right.clone()
@@ -393,11 +404,12 @@ def attacked(
         ValueError: they are outside of the ball of an attack that tells its model at the call.
     """
     if "generator" not in inspect.signature(attack).parameters:
-        return cast(Callable[[Tensor, Tensor], Tensor], attack)(x, y).detach()
+        with evaluating(model):
+            return cast(Callable[[Tensor, Tensor], Tensor], attack)(x, y).detach()
     own = cast(Attack, attack)
     images = own(model, x, y, generator=draws)
     norm: Norm = getattr(own, "norm", "linf")
-    check_inside(float(distance(x, images, norm).max()), own.eps, own)
+    check_inside(x, images, own.eps, norm, own)
     return images
 
 
@@ -412,7 +424,7 @@ def misled(
     batch_size: int,
 ) -> dict[str, Tensor]:
     """Where each target is wrong on what the attack makes on the source of the images `made`."""
-    _check_untargeted(attack)
+    _check_usable(attack)
     wrong = {name: torch.zeros_like(made) for name in targets}
     draws = generator(seed, "attack")
     for batch in _batches(made, batch_size):
@@ -422,16 +434,21 @@ def misled(
     return wrong
 
 
-def _check_untargeted(attack: AnyAttack) -> None:
+def _check_usable(attack: AnyAttack) -> None:
     if getattr(attack, "targeted", False):
         raise ValueError(
             f"{attack} is targeted, so it would take the true labels for those to reach; "
             "pass an untargeted attack"
         )
+    if getattr(attack, "cut", "pixels") != "pixels":
+        raise ValueError(
+            f"{attack} cuts images in a way that leaves its ball, and what leaves the ball proves "
+            "nothing about it; hw3lib.experiments.part2.deviations tells what such a cut does"
+        )
 
 
 def _check_ascending(eps_values: Sequence[Radius]) -> None:
-    if not eps_values:
+    if len(eps_values) == 0:
         raise ValueError("eps_values is empty; pass at least one radius")
     for smaller, larger in itertools.pairwise(eps_values):
         if not (torch.tensor(smaller) <= torch.tensor(larger)).all():

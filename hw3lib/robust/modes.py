@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,9 @@ _borrowed: dict[nn.Module, tuple[int, list[tuple[nn.Module, bool]]]] = {}
 def evaluating(model: Classifier) -> Iterator[None]:
     """Put a module and all its parts into evaluation mode, and each back into its own.
 
-    Of a function these are the modules that it names (its closure, its globals, its owner), also in
-    a list. Where several threads use a module, the last of them puts it back.
+    Of a function these are the modules that it names (its closure, its globals, its defaults, its
+    owner, arguments of a `functools.partial`), of another object those that it holds, also in a
+    list or a dictionary. Where several threads use a module, the last of them puts it back.
     """
     with contextlib.ExitStack() as borrowed:
         for module in _modules(model):
@@ -57,19 +58,38 @@ def _give_back(module: nn.Module) -> None:
 
 
 def _modules(model: Classifier) -> list[nn.Module]:
-    """The modules that a classifier is, or names."""
-    while isinstance(model, functools.partial):
-        model = model.func
+    """The modules that a classifier is, names or holds."""
     if isinstance(model, nn.Module):
         return [model]
-    if inspect.ismethod(model) and isinstance(model.__self__, nn.Module):
-        return [model.__self__]
-    if not inspect.isfunction(model):
-        return []
-    named = inspect.getclosurevars(model)
-    values = [*named.nonlocals.values(), *named.globals.values()]
-    lists = [value if isinstance(value, list | tuple) else [value] for value in values]
-    return list(dict.fromkeys(one for many in lists for one in many if isinstance(one, nn.Module)))
+    if isinstance(model, functools.partial):
+        inner = _modules(model.func)
+        named = [*model.args, *model.keywords.values()]
+    elif inspect.ismethod(model):
+        owner = model.__self__
+        inner = (
+            [owner]
+            if isinstance(owner, nn.Module)
+            else _held(getattr(owner, "__dict__", {}).values())
+        )
+        named = []
+    elif inspect.isfunction(model):
+        inner, used = [], inspect.getclosurevars(model)
+        named = [*used.nonlocals.values(), *used.globals.values()]
+        named += [*(model.__defaults__ or ()), *(model.__kwdefaults__ or {}).values()]
+    else:
+        inner, named = [], list(getattr(model, "__dict__", {}).values())
+    return list(dict.fromkeys([*inner, *_held(named)]))
+
+
+def _held(values: Iterable[object]) -> list[nn.Module]:
+    """Those of the values that are modules, or lists or dictionaries of some."""
+    lists = (
+        value.values() if isinstance(value, dict)
+        else value if isinstance(value, list | tuple)
+        else [value]
+        for value in values
+    )  # fmt: skip
+    return [one for many in lists for one in many if isinstance(one, nn.Module)]
 
 
 @contextlib.contextmanager

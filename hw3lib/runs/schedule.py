@@ -52,14 +52,13 @@ def compute_all(
     Raises:
         OutOfTime: the deadline came first; what could be finished was yielded.
         ValueError: `jobs` is below 1.
-        Exception: what the first run to fail raised. With several processes it comes last, after
-            all runs that are not made from one that failed.
+        Exception: what the first run to fail raised. It comes last, after all runs that are not
+            made from one that failed.
     """
     if jobs < 1:
         raise ValueError(f"jobs={jobs}: need at least one process")
     if jobs == 1:
-        for settings in wanted:
-            yield _compute(settings, device, deadline)
+        yield from _one_after_the_other(wanted, partial(_compute, device=device, deadline=deadline))
         return
     context = multiprocessing.get_context("spawn")  # a fork would share the GPU's state
     task = partial(_compute, device=device, deadline=deadline)
@@ -100,6 +99,28 @@ def expected_seconds(settings: Settings, stored: Iterable[Run], device: str) -> 
     nearest = min(alike, key=differing)
     ours, theirs = (getattr(s, "epochs", 1) for s in (settings, nearest.settings))
     return float(nearest.provenance["seconds"]) * max(ours, 1) / max(theirs, 1)
+
+
+def _one_after_the_other(
+    wanted: Sequence[Settings], compute: Callable[[Settings], Run]
+) -> Iterator[Run]:
+    """Runs in their order; a failed one keeps back those that need it."""
+    failed: dict[Settings, Exception] = {}
+    for settings in wanted:
+        if broken := needed(settings) & failed.keys():
+            failed[settings] = failed[broken.pop()]
+            continue
+        try:
+            stored = compute(settings)
+        except OutOfTime:
+            raise
+        except Exception as error:
+            logger.exception("%s failed", settings.describe())
+            failed[settings] = error
+        else:
+            yield stored
+    if failed:
+        raise next(iter(failed.values()))
 
 
 def _side_by_side(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -136,11 +136,27 @@ class Settings(BaseModel, ABC):
             raise ValueError("Input should be greater than or equal to 0")
         return value
 
+    @model_validator(mode="after")
+    def _has_a_name(self) -> Self:
+        """Else it would be given the runs of the experiment that it is derived from."""
+        if "experiment" not in vars(type(self)):
+            raise ValueError(f"{type(self).__qualname__} has no `experiment` of its own, its name")
+        return self
+
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        if "experiment" in vars(cls):
-            Settings.registry[cls.experiment] = cls
+        if "experiment" not in vars(cls):
+            return
+        name = cls.experiment
+        other = Settings.registry.get(name)
+        if other and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise TypeError(
+                f"{cls.__qualname__} has the name {name!r}, as {other.__qualname__} of "
+                f"{other.__module__} does, so it would be given the runs of that one; set another "
+                "`experiment`"
+            )
+        Settings.registry[name] = cls
 
     @staticmethod
     def named(experiment: str) -> type[Settings]:
@@ -155,7 +171,7 @@ class Settings(BaseModel, ABC):
             for module in entry_points(group="hw3lib.experiments"):
                 module.load()
         if experiment not in Settings.registry:
-            known = ", ".join(Settings.registry)
+            known = ", ".join(sorted(Settings.registry))
             raise ValueError(f"no experiment {experiment!r}; there are {known}")
         return Settings.registry[experiment]
 
@@ -212,7 +228,7 @@ class Settings(BaseModel, ABC):
         return f"{self.experiment}({', '.join(parts)})"
 
     def reseeded(self, seed: int) -> Self:
-        """The same settings with another seed, also of the training that is measured, if any."""
+        """The same settings with another seed; some reseed what they measure, too."""
         return self.changed(seed=seed)
 
     def changed(self, **changes: Any) -> Self:

@@ -16,6 +16,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -35,6 +36,9 @@ PUBLISHED = Path(__file__).parents[1] / "published"
 
 CANARY_TOLERANCE = 1e-3
 """Largest relative difference that processors and torch versions may make to a canary."""
+
+_outer: ContextVar[Context | None] = ContextVar("outer", default=None)
+"""Of the run that is being computed, for those that it needs on its way."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +170,8 @@ def run(
     Args:
         settings: what to run.
         weights: a run stored without weights does not do.
-        device: torch's name of the device; None picks one.
+        device: torch's name of the device; None picks one. Runs that are computed on the way take
+            the same, and stop by the same deadline.
         deadline: `time.monotonic()` by which to stop.
 
     Example:
@@ -197,6 +202,9 @@ def compute(settings: Settings, *, device: str | None = None, deadline: float | 
     path = _path(cache_dir(), settings)
     canary = settings.canary()
     checkpoint = checkpoint_path(settings, canary)
+    if outer := _outer.get():
+        device = outer.device if device is None else device
+        deadline = outer.deadline if deadline is None else deadline
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock, waited = _locked(settings, checkpoint, deadline)
@@ -206,8 +214,9 @@ def compute(settings: Settings, *, device: str | None = None, deadline: float | 
         remove_parts(path)
         remove_parts(checkpoint)
         started, code = time.monotonic(), commit()
-        with settings.environment():
-            outcome = settings.compute(Context(device, checkpoint, deadline))
+        context = Context(device, checkpoint, deadline)
+        with settings.environment(), _within(context):
+            outcome = settings.compute(context)
         seconds = outcome.seconds or time.monotonic() - started
         with _writing(path, checkpoint):
             _store(settings, outcome, canary, provenance(outcome, seconds, code), path)
@@ -215,6 +224,16 @@ def compute(settings: Settings, *, device: str | None = None, deadline: float | 
             # No longer run goes on from it, and a later computation must not take it for its own.
             checkpoint.unlink(missing_ok=True)
     return read(path)
+
+
+@contextmanager
+def _within(context: Context) -> Iterator[None]:
+    """What is computed in the block is so for the run of this context."""
+    token = _outer.set(context)
+    try:
+        yield
+    finally:
+        _outer.reset(token)
 
 
 def _locked(
@@ -310,6 +329,8 @@ def publish(settings: Settings, *, weights: bool) -> Run:
                 partial(shutil.copyfile, source.with_suffix(f".{suffix}")),
             )
         write_whole(target, partial(Path.write_text, data=sealed(content), encoding="utf-8"))
+        for suffix in {"npz", "safetensors"} - kept.keys():  # of an earlier publication
+            target.with_suffix(f".{suffix}").unlink(missing_ok=True)
     return read(target)
 
 

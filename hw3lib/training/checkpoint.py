@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +26,11 @@ logger = logging.getLogger("hw3lib")
 
 HEAD = b"hw3lib checkpoint\n"
 """How such a file begins; the SHA-256 of the rest follows."""
+
+FOREIGN = b"PK"
+"""How a file of `torch.save` begins, which somebody else has written."""
+
+ANOTHER_FILE = "pass another checkpoint file, or remove it to start over"
 
 
 def save(path: Path, content: Any) -> None:
@@ -52,6 +57,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> Any:
     A damaged file is set aside beside its place, the log says so, and None is returned too: what
     it held is lost, but a new start is not barred.
 
+    Raises:
+        ValueError: the file is of another kind, and stays as it is.
+
     Example:
         >>> load(Path("nothing-here.pt")) is None
         True
@@ -63,6 +71,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> Any:
     payload = content[begin:]
     if content[:begin] == HEAD + hashlib.sha256(payload).digest():
         return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+    if content.startswith(FOREIGN):
+        raise ValueError(f"{path} is no checkpoint of hw3lib, and stays as it is; {ANOTHER_FILE}")
     aside = path.with_name(f"{path.name}.damaged")
     os.replace(path, aside)
     logger.warning(
@@ -85,11 +95,22 @@ class Keeper:
         parts: what is trained.
         epochs: how many are asked for.
         seconds: write no more often than this.
+        asked: what else fixes the course of the training, such as its seed.
     """
 
-    def __init__(self, path: Path | str | None, parts: Parts, epochs: int, seconds: float) -> None:
+    def __init__(
+        self,
+        path: Path | str | None,
+        parts: Parts,
+        epochs: int,
+        seconds: float,
+        asked: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path = Path(path) if path else None
         self.parts, self.epochs, self.seconds = parts, epochs, seconds
+        groups = parts.optimizer.param_groups
+        rates = [float(group.get("initial_lr", group["lr"])) for group in groups]
+        self._asked = dict(asked or {}) | {"learning rates": rates}
         self._why_not = "it was given no checkpoint file"
         self._held = 0  # epochs in the file
         self._latest: tuple[Progress, dict[str, Any]] | None = None  # not in the file yet
@@ -99,22 +120,31 @@ class Keeper:
         """Put the parts into the state of the file; None if they start anew.
 
         Raises:
-            ValueError: the file is of another model, optimizer or scheduler.
+            ValueError: the file is of another training.
         """
         stored = load(self.path, self.parts.device) if self.path else None
         if stored is None:
             return None
-        progress = Progress(**stored["progress"])
+        try:
+            progress = Progress(**stored["progress"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{self.path} holds no training; {ANOTHER_FILE}") from error
         if progress.epoch > self.epochs:  # it cannot be shortened, and must not be overwritten
             self._why_not = f"{self.path} is a longer run's"
             self.path = None
             return None
+        for name, value in stored.get("asked", {}).items():
+            if name in self._asked and self._asked[name] != value:
+                raise ValueError(
+                    f"{self.path} was written by a training with {name} {value}, and this one has "
+                    f"{self._asked[name]}; {ANOTHER_FILE}"
+                )
         try:
             self.parts.load(stored)
         except (KeyError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"{self.path} was written by a training of another model, optimizer or scheduler; "
-                f"pass another checkpoint file, or remove it to start over ({error})"
+                f"{ANOTHER_FILE} ({error})"
             ) from error
         for state in (progress.best_state, *progress.snapshots.values()):
             state.update({key: value.cpu() for key, value in state.items()})
@@ -166,7 +196,7 @@ class Keeper:
     def _write(self) -> None:
         if self.path and self._latest:
             progress, parts = self._latest
-            save(self.path, {"progress": vars(progress)} | parts)
+            save(self.path, {"progress": vars(progress), "asked": self._asked} | parts)
             self._latest, self._held, self._written = None, progress.epoch, time.monotonic()
 
     def _write_if_possible(self) -> str:

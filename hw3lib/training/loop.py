@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from hw3lib.data import generator
 from hw3lib.runs.settings import OutOfTime
-from hw3lib.training.checkpoint import Keeper
+from hw3lib.training.checkpoint import ANOTHER_FILE, Keeper
 from hw3lib.training.objective import Objective, Streamed
 from hw3lib.training.passes import Passes
 from hw3lib.training.progress import Parts, Progress, cpu_state
@@ -82,7 +82,8 @@ def fit(
         (3, ['epoch', 'train_error', 'train_loss', 'val_cross_entropy', 'val_error'])
     """
     parts = Parts(model, optimizer, scheduler)
-    keeper = Keeper(checkpoint, parts, epochs, checkpoint_seconds)
+    asked = {"seed": seed, "batch size": batch_size, "score": select}
+    keeper = Keeper(checkpoint, parts, epochs, checkpoint_seconds, asked)
     return _Training(parts, objective, epochs, seed, select, snapshots, label).run(
         Passes(parts, objective, batch_size, seed), keeper, deadline
     )
@@ -108,7 +109,9 @@ class _Training:
         """All epochs that are left."""
         with keeper.guarding(self.label):
             progress = keeper.resume() or self._start()
-            passes.check_last_batch()
+            self._check_snapshots(progress, keeper)
+            with self._seeded(0):
+                passes.check_last_batch()
             with self._bar(progress.epoch, passes.num_batches) as bar:
                 while progress.epoch < self.epochs:
                     started = time.monotonic()
@@ -121,8 +124,17 @@ class _Training:
                     if late:
                         raise OutOfTime(f"{self.label}: stopped in time. {keeper.told()}")
             if self.epochs and not progress.best_epoch:
-                raise FloatingPointError(f"no epoch has a validation {self.select} to compare.")
+                name = self.select or list(progress.history[0])[-1].removeprefix("val_")
+                raise FloatingPointError(f"no epoch has a validation {name} to compare.")
         return progress
+
+    def _check_snapshots(self, progress: Progress, keeper: Keeper) -> None:
+        past = {epoch for epoch in self.snapshots if epoch <= progress.epoch}
+        if missing := sorted(past - progress.snapshots.keys()):
+            raise ValueError(
+                f"{keeper.path} is past epochs {missing}, and did not keep their weights; "
+                f"{ANOTHER_FILE}"
+            )
 
     def _start(self) -> Progress:
         """Row 0 of the history: the scores before training."""

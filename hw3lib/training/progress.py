@@ -85,6 +85,10 @@ class Parts:
         for name, part in vars(self).items():
             if part:
                 part.load_state_dict(state[name])
+        if self.device.type == "cpu":  # where a recorded step, which needs it, is no option
+            for group in self.optimizer.param_groups:
+                if "capturable" in group:
+                    group["capturable"] = False
 
 
 def cpu_state(model: nn.Module) -> State:

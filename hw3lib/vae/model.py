@@ -154,7 +154,12 @@ def pixel_nll(logits: Tensor, x: Tensor) -> Tensor:
     Args:
         logits: (N, 16, H, W); the sum is taken in float32 or wider.
         x: (N, H, W) grey levels 0..15, any integer type.
+
+    Raises:
+        TypeError: the grey levels are no integers.
     """
+    if x.is_floating_point():
+        raise TypeError(f"x is {x.dtype}; grey levels are integers 0..15 (hw3lib.data.quantize)")
     wide = logits if logits.dtype == torch.float64 else logits.float()
     # A row for each pixel: with the channels last in memory this is how the logits lie, so that
     # neither they nor their gradient are copied.

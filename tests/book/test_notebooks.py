@@ -51,6 +51,37 @@ def test_the_summary_is_over_seeds_and_leaves_words_out(executed):
     assert np.isnan(notebooks.summary(executed[:1])["low"]).all()
 
 
+def test_executions_that_differ_in_more_than_the_seed_are_told_apart(executed, tmp_path):
+    other = tmp_path / "other.ipynb"
+    content = json.loads(executed[0].read_text())
+    content["metadata"]["papermill"]["parameters"]["dataset"] = "digits"
+    other.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"other\.ipynb was executed with .*digits.*nothing else"):
+        notebooks.summary([executed[1], other])
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("93.0%", 0.93),
+        ("82% [80, 84]", 0.82),
+        ("+1.2 [0.4, 2.0]", 1.2),
+        ("\N{MINUS SIGN}0.017", -0.017),
+        ("1,024", 1024),
+        ("p < 0.001", None),
+        ("holds", None),
+    ],
+)
+def test_numbers_are_read_as_they_are_quoted(text, number):
+    found = notebooks._number(text)
+    assert found == (number if number is None else pytest.approx(number))
+
+
+def test_a_folder_as_output_is_refused_before_anything_runs(notebook, tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a folder; name a file in it"):
+        notebooks.execute(notebook, tmp_path, {"seed": 3})
+
+
 def test_an_execution_is_counted_once(executed, tmp_path):
     copy = tmp_path / "copy.ipynb"
     copy.write_bytes(executed[0].read_bytes())

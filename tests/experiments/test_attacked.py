@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from hw3lib import runs, stats
+from hw3lib.experiments import base
 from hw3lib.experiments.part2.attacked import (
     COURSE_FGSM,
     AdversarialPictures,
@@ -119,3 +120,33 @@ def test_a_run_says_itself_which_row_is_which_attack(cache):
     assert honest(run, {"b": other})["b"].value == run.results["honest"][2]["value"]
     with pytest.raises(ValueError, match="has no random signs, FGSM, PGD"):
         outcomes(run)
+
+
+def test_where_an_attack_turns_nothing_there_are_no_pictures_and_no_crash(cache):
+    weak = AdversarialPictures(model=TINY, attack=FGSM(0.0))
+    assert weak.canary() == [0.0, 0.0]
+    arrays = stored(weak).arrays
+    assert {len(array) for array in arrays.values()} == {0}
+
+
+def test_a_radius_whose_change_an_int8_does_not_hold_is_refused():
+    pictures = AdversarialPictures(model=TINY, attack=FGSM(0.05))
+    with pytest.raises(ValueError, match="less than or equal to"):
+        PicturesByRadius(pictures=pictures, eps_values=(0.6,))
+
+
+def test_a_resumed_study_has_all_its_parts_on_the_device_that_computes(tmp_path, monkeypatch):
+    """A device without memory stands for a GPU."""
+    monkeypatch.setattr(base, "device_of", lambda _context: torch.device("meta"))
+    context = runs.Context(checkpoint=tmp_path / "run.pt")
+    monkeypatch.setattr(base, "save", lambda path, content: path.touch())
+    monkeypatch.setattr(
+        base,
+        "load",
+        lambda path, device: ([torch.ones(3, device=device)], 1.0) if path.exists() else None,
+    )
+    context.checkpoint.touch()
+    parts, _ = base.resumable_blocks(
+        [lambda: torch.ones(3), lambda: torch.ones(3, device="meta")], context, "study"
+    )
+    assert torch.stack(parts).shape == (2, 3)

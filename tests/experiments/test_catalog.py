@@ -9,6 +9,7 @@ from hw3lib.experiments.part2.attacked import UnderAttack
 from hw3lib.experiments.part2.deviations import Deviations
 from hw3lib.experiments.part2.resnet_training import TrainResNet
 from hw3lib.robust.defenses import Standard
+from hw3lib.runs.schedule import needed
 
 SLOW = {"matplotlib", "pandas", "scipy.ndimage", "scipy.stats", "sklearn", "torchvision"}
 """What only a computation or a picture needs; together they take longer to import than torch."""
@@ -40,3 +41,11 @@ def test_planned_defences_differ_in_what_they_learn_from():
     trainings = [one for one in listed if isinstance(one, TrainResNet)]
     defended = [one for one in trainings if one.defense != Standard()]
     assert len({tuple(one.canary()) for one in defended}) == len(defended) == 4
+
+
+def test_what_others_are_made_from_comes_before_them():
+    listed = [entry.settings for entry in published([0, 1])]
+    place = {settings: number for number, settings in enumerate(listed)}
+    for settings in listed:
+        # The ready-made network of all seeds is that of the first.
+        assert all(place.get(other, -1) < place[settings] for other in needed(settings)), settings

@@ -8,7 +8,7 @@ from torch import nn
 
 from hw3lib import training
 from hw3lib.experiments.part2.resnet_training import TrainResNet
-from hw3lib.robust.attacks import FGSM, PGD
+from hw3lib.robust.attacks import FGSM, PGD, SignNoise
 from hw3lib.robust.defenses import (
     TRADES,
     AdversarialLoss,
@@ -385,3 +385,10 @@ def test_validation_scores_are_those_of_the_clean_images():
     assert scores["error"] == pytest.approx(
         (logits.argmax(1) != task.val_labels).double().mean().item()
     )
+
+
+@pytest.mark.parametrize("defense", [AdversarialLoss, JoinedBatch])
+def test_a_defence_against_noise_is_refused(defense):
+    """It would draw from global random numbers, and no gradient would be followed."""
+    with pytest.raises(TypeError, match="a defence needs an FGSM or PGD"):
+        defense(SignNoise(0.1))

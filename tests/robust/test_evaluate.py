@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -105,8 +106,9 @@ def test_right_is_where_the_largest_logit_is_that_of_the_label():
         (lambda logits: logits.where(logits < logits.max(), math.nan), "NaN or infinite logits"),
         (lambda logits: logits.softmax(1), "leave the softmax out"),
         (lambda logits: logits[:, :3], "labels span"),
+        (lambda logits: logits.mean(0, keepdim=True), "logits of 1 images for 10"),
     ],
-    ids=["nan", "probabilities", "classes"],
+    ids=["nan", "probabilities", "classes", "mean over the batch"],
 )
 def test_logits_are_checked_on_every_image(spoil, message):
     def model(x):
@@ -124,6 +126,53 @@ def test_a_network_is_measured_in_evaluation_mode():
     assert equal(correct(model.train(), x, y), correct(model.eval(), x, y))
     with torch.no_grad():
         assert equal(correct(model.train(), x, y), model.eval()(x).argmax(1) == y)
+
+
+class Wrapped:
+    """A classifier that is no module, and holds one."""
+
+    def __init__(self, network):
+        self.network = network
+
+    def __call__(self, x):
+        return self.network(x)
+
+    def predict(self, x):
+        return self.network(x)
+
+
+WRAPPERS = {
+    "argument of a partial": lambda network: partial(lambda net, x: net(x), network),
+    "keyword of a partial": lambda network: partial(lambda x, net: net(x), net=network),
+    "default": lambda network: lambda x, net=network: net(x),
+    "default of a keyword": lambda network: lambda x, *, net=network: net(x),
+    "object": Wrapped,
+    "its method": lambda network: Wrapped(network).predict,
+    "in a dictionary": lambda network: (lambda nets: lambda x: nets["one"](x))({"one": network}),
+    "in a list": lambda network: (lambda nets: lambda x: nets[0](x))([network]),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_network_in_any_wrapper_is_measured_in_evaluation_mode_and_stays_as_it_was(wrapper):
+    network = training_network()
+    x, y = own_answers(network)
+    before = owned(network)
+    assert correct(WRAPPERS[wrapper](network), x, y).all()
+    assert owned(network) == before
+
+
+def test_an_attack_of_ones_own_meets_the_network_in_evaluation_mode():
+    network = training_network()
+    x, y = own_answers(network)
+    before = owned(network)
+
+    def looks_only(images, _labels):
+        network(images)
+        return images
+
+    assert withstood(network, looks_only, x, y).all()
+    assert owned(network) == before
 
 
 @each_attack
@@ -759,20 +808,17 @@ def test_a_function_takes_batches_where_they_are():
     assert equal(correct(lambda x: MODEL(x), batches), correct(MODEL, X, Y))
 
 
-def test_batches_move_to_the_model(monkeypatch):
-    """A device of another name stands for a second one."""
-    moved = []
-
-    class Batch:
-        device = torch.device("cpu")
-
-        def to(self, device):
-            moved.append(device)
-            return X
-
+def test_batches_move_to_the_model():
+    """A device without memory stands for a second one."""
     model = copy.deepcopy(MODEL).to("meta")
-    list(evaluate._loaded(model, [(Batch(), Batch())], None))
-    assert moved == [torch.device("meta")] * 2
+    ((x, y),) = evaluate._loaded(model, [(X, Y)], None)
+    assert x.device == y.device == torch.device("meta")
+
+
+@pytest.mark.parametrize("batch", [(X, Y, Y), {"image": X, "label": Y}, X, (X, 3)], ids=type)
+def test_a_batch_that_is_no_pair_is_told(batch):
+    with pytest.raises(TypeError, match="a batch has to be a pair of tensors"):
+        correct(MODEL, [batch])
 
 
 @pytest.mark.parametrize("batches", [[], iter([])], ids=["empty", "used up"])
@@ -898,3 +944,91 @@ def test_an_image_that_a_smaller_radius_fools_is_not_attacked_at_any_larger_one(
 
     assert looks([1e-6, 0.2]) == looks([1e-6, 0.2, 0.3])
     assert looks([1e-6, 0.2])[1] == 0
+
+
+# What is refused
+
+
+def measured(attack):
+    """All that attack, with their arguments bound."""
+    return {
+        "withstood": partial(withstood, MODEL, attack, X, Y),
+        "restarts": partial(restart_curve, MODEL, attack, X, Y),
+        "radii": partial(eps_curve, MODEL, attack, X, Y, [0.01]),
+        "transfer": partial(transfer_matrix, {"one": MODEL}, attack, X, Y),
+    }
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+@pytest.mark.parametrize("way", measured(BEST))
+def test_an_attack_that_is_cut_outside_of_its_ball_is_refused_everywhere(way, keep):
+    attack = PGD(0.02, steps=2, keep=keep, cut="normalized")
+    with pytest.raises(ValueError, match="what leaves the ball proves nothing"):
+        measured(attack)[way]()
+    with pytest.raises(ValueError, match="what leaves the ball proves nothing"):
+        step_curve(MODEL, attack, X, Y)
+
+
+@dataclass(frozen=True)
+class ByChannel:
+    """Moves each channel by its own amount, whatever its radius is."""
+
+    eps: tuple[float, ...]
+    moves: tuple[float, ...]
+
+    def __call__(self, _model, x, _y, *, generator=None):
+        moved = torch.tensor(self.moves, dtype=x.dtype).view(-1, 1, 1)
+        return (x + torch.where(x < 0.5, moved, -moved)).clamp(0, 1)
+
+
+def test_each_channel_has_its_own_radius_also_in_an_attack_of_ones_own():
+    inside = ByChannel((0.03, 0.01, 0.01), (0.03, 0.01, 0.01))
+    assert withstood(MODEL, inside, X, Y).any()
+    with pytest.raises(ValueError, match=r"changed an image by 0\.03, but its radius is 0\.01"):
+        withstood(MODEL, replace(inside, moves=(0.01, 0.03, 0.01)), X, Y)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.3), ("l2", 4.0)])
+def test_starts_do_not_depend_on_the_batch_in_either_norm(norm, eps):
+    attack = PGD(eps, steps=1, step=1e-9, norm=norm, random_start=True, keep="best")
+    masks = [withstood(MODEL, attack, X, Y, batch_size=size) for size in (7, 10, 43)]
+    assert 0 < masks[0].sum() < correct(MODEL, X, Y).sum()
+    assert equal(masks[0], masks[1])
+    assert equal(masks[0], masks[2])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (lambda: accuracy(torch.zeros(3, 5, dtype=torch.bool)), ValueError, "take one row"),
+        (lambda: accuracy(torch.tensor([0.9, 0.9])), ValueError, "need [(]N,[)] of true and false"),
+        (lambda: step_curve(MODEL, FGSM(0.1), X, Y), TypeError, "a curve over steps is of PGD"),
+        (lambda: gradient_masking(MODEL, FGSM(0.1), X, Y), TypeError, "needs a PGD"),
+        (lambda: transfer_matrix({}, BEST, X, Y, noise=SignNoise(0.1)), ValueError, "no models"),
+        (lambda: PGD(0.1, norm="l2", step=(0.1, 0.1)), ValueError, "an L2 step has one length"),
+        (
+            lambda: FGSM(0.1, cut="normalized")(
+                lambda z: MODEL(z.expand(-1, 3, 8, 8)), X[:, :1], Y
+            ),
+            ValueError,
+            "radius and range are of 3 channels",
+        ),
+    ],
+)
+def test_what_would_mean_something_else_is_told(wrong, error, message):
+    with pytest.raises(error, match=message):
+        wrong()
+
+
+def test_radii_and_counts_of_numpy_are_as_good():
+    radii = eps_curve(MODEL, BEST, X, Y, np.array([0.0, 0.01]))
+    assert equal(radii, eps_curve(MODEL, BEST, X, Y, [0.0, 0.01]))
+    assert PGD(0.1, steps=np.int64(3)) == PGD(0.1, steps=3)
+    assert type(PGD(0.1, steps=np.int64(3)).steps) is int
+
+
+def test_labels_from_inference_mode_are_as_good():
+    with torch.inference_mode():
+        y = Y + 0
+    assert equal(FGSM(0.02)(MODEL, X, y), FGSM(0.02)(MODEL, X, Y))
+    assert equal(withstood(MODEL, BEST, X, y), withstood(MODEL, BEST, X, Y))

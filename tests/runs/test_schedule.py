@@ -57,13 +57,14 @@ def test_out_of_time_keeps_what_is_finished(jobs, quick_processes):
     assert runs.find(TINY) is None
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_a_failure_comes_last_and_stops_only_what_needs_it(
-    monkeypatch, tmp_path, caplog, quick_processes
+    jobs, monkeypatch, tmp_path, caplog, quick_processes
 ):
     monkeypatch.setenv("HW3_DATA", str(tmp_path))
     broken, others = TINY.changed(dataset="mnist"), [TINY.changed(seed=s) for s in range(3)]
     with pytest.raises(data.DataError, match="MNIST is not on this machine"):
-        list(schedule.compute_all([broken, PosteriorGrid(vae=broken), *others], jobs=2))
+        list(schedule.compute_all([broken, PosteriorGrid(vae=broken), *others], jobs=jobs))
     assert all(runs.find(other) for other in others)
     assert f"{broken.describe()} failed" in caplog.text
 

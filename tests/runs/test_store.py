@@ -327,10 +327,12 @@ def test_what_was_altered_in_the_cache_is_not_published(cache, tmp_path, monkeyp
 def test_weights_that_a_run_does_not_name_are_not_its_weights(tmp_path, monkeypatch):
     monkeypatch.setattr("hw3lib.runs.store.PUBLISHED", tmp_path / "published")
     runs.run(Square())
-    runs.publish(Square(), weights=True)
-    light = runs.publish(Square(), weights=False)  # the old file is still there
-    assert light.path.with_suffix(".safetensors").exists()
-    assert not light.has_weights
+    weights = runs.publish(Square(), weights=True).path.with_suffix(".safetensors")
+    content = weights.read_bytes()
+    light = runs.publish(Square(), weights=False)
+    assert not weights.exists()  # it would ship for nothing
+    weights.write_bytes(content)
+    assert not runs.read(light.path).has_weights
 
 
 def test_stored_runs_are_read_where_nothing_has_imported_their_experiments():
@@ -597,6 +599,38 @@ def test_only_experiments_are_found_by_their_names():
     assert names["test_square"] is Square
     assert names["test_other"] is Other
     assert all(name == settings.experiment for name, settings in names.items())
+    with pytest.raises(ValueError, match="Base has no `experiment` of its own"):
+        Base()
+    with pytest.raises(TypeError, match="has the name 'test_square', as Square of tests"):
+
+        class Twin(Settings):
+            experiment: ClassVar[str] = "test_square"
+
+    assert Settings.registry["test_square"] is Square
+
+
+def test_runs_on_the_way_take_the_device_and_the_deadline(monkeypatch):
+    contexts = []
+
+    class Outer(Square):
+        experiment: ClassVar[str] = "test_outer"
+
+        def compute(self, context):
+            contexts.append(context)
+            runs.run(Square(side=5.0))
+            return super().compute(context)
+
+    monkeypatch.setattr(Square, "compute", lambda self, context: contexts.append(context) or 1 / 0)
+    deadline = time.monotonic() + 100
+    with pytest.raises(ZeroDivisionError):
+        runs.run(Outer(), device="mars", deadline=deadline)
+    with pytest.raises(ZeroDivisionError):
+        runs.run(Square(side=5.0))
+    assert [(one.device, one.deadline) for one in contexts] == [
+        *[("mars", deadline)] * 2,
+        (None, None),
+    ]
+    del Settings.registry["test_outer"]
 
 
 def test_the_cache_is_a_folder_of_runs_in_that_of_the_user(monkeypatch):

@@ -215,9 +215,67 @@ def test_a_checkpoint_of_another_model_is_refused_by_name_and_stays(tmp_path):
     fit(epochs=1, checkpoint=path)
     content = path.read_bytes()
     model = nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 1))
-    optimizer = torch.optim.Adam(model.parameters())
+    optimizer = torch.optim.Adam(model.parameters(), 0.05)
+    options = {"epochs": 2, "batch_size": 16, "seed": 0, "select": "error", "checkpoint": path}
     with pytest.raises(ValueError, match=r"run\.pt was written by a training of another model"):
-        training.fit(
-            model, Regression(), optimizer, epochs=2, batch_size=16, seed=0, checkpoint=path
-        )
+        training.fit(model, Regression(), optimizer, **options)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"seed": 1}, "with seed 0, and this one has 1"),
+        ({"batch_size": 8}, "with batch size 16, and this one has 8"),
+        ({"select": None}, "with score error, and this one has None"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused_and_stays(other, message, tmp_path):
+    path = tmp_path / "run.pt"
+    fit(epochs=1, checkpoint=path)
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match=rf"run\.pt was written by a training {message}"):
+        fit(checkpoint=path, **other)
+    assert path.read_bytes() == content
+
+
+def test_a_checkpoint_of_another_learning_rate_is_refused_and_a_falling_one_is_not(tmp_path):
+    path = tmp_path / "run.pt"
+    fit(epochs=1, checkpoint=path, halve_every=2)
+    fit(checkpoint=path, halve_every=2)
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-9)
+    options = {"epochs": 9, "batch_size": 16, "seed": 0, "select": "error", "checkpoint": path}
+    with pytest.raises(ValueError, match=r"learning rates \[0\.05\], and this one has \[1e-09\]"):
+        training.fit(model, Regression(), optimizer, **options)
+
+
+def test_weights_that_were_not_kept_in_time_are_told_before_anything_is_trained(tmp_path):
+    path = tmp_path / "run.pt"
+    fit(epochs=2, checkpoint=path, snapshots=[0, 2])
+    _, progress = fit(epochs=3, checkpoint=path, snapshots=[0, 2, 3])
+    assert sorted(progress.snapshots) == [0, 2, 3]
+    with pytest.raises(ValueError, match=r"run\.pt is past epochs \[1\], and did not keep"):
+        fit(epochs=4, checkpoint=path, snapshots=[1, 4])
+
+
+def test_a_file_of_somebody_else_is_refused_and_stays(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save({"weight": torch.ones(3)}, path)
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match=r"weights\.pt is no checkpoint of hw3lib, and stays"):
+        fit(checkpoint=path)
+    assert path.read_bytes() == content
+    training.save(path, {"epoch": 3})
+    with pytest.raises(ValueError, match=r"weights\.pt holds no training"):
+        fit(checkpoint=path)
+
+
+def test_a_step_that_was_recorded_on_a_gpu_goes_on_on_a_cpu(tmp_path):
+    path = tmp_path / "run.pt"
+    fit(epochs=1, checkpoint=path)
+    kept = training.load(path)
+    for group in kept["optimizer"]["param_groups"]:
+        group["capturable"] = True  # as the recording leaves it
+    training.save(path, kept)
+    assert same(dict(fit(checkpoint=path)[0].state_dict()), dict(fit()[0].state_dict()))

@@ -347,3 +347,26 @@ def test_each_epoch_has_an_order_and_noise_of_its_own_and_trains_in_training_mod
     assert not torch.equal(order, other_order)
     by_example, others = noise[order.argsort()], other_noise[other_order.argsort()]
     assert (by_example != others).all()
+
+
+@pytest.mark.parametrize("batch_size", [7, 16])
+def test_global_random_numbers_are_left_alone_also_if_one_example_is_left_over(batch_size):
+    """50 examples in batches of seven leave one."""
+
+    class Noisy(Regression):
+        def loss(self, model, index, draws):
+            loss, sums = super().loss(model, index, draws)
+            return loss + 0 * torch.rand(()), sums
+
+    before = torch.random.get_rng_state()
+    fit(Noisy(), batch_size=batch_size)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_scores_that_are_never_numbers_are_named():
+    class Nowhere(Regression):
+        def validate(self, model):
+            return super().validate(model) | {"other": float("nan")}
+
+    with pytest.raises(FloatingPointError, match="no epoch has a validation other to compare"):
+        fit(Nowhere(), select=None)

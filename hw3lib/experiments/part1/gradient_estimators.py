@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from annotated_types import Ge
+from pydantic import AfterValidator
 from torch import Tensor
 
 from hw3lib import data, runs
@@ -184,6 +185,14 @@ class EstimatorObjective(ElboObjective):
         return loss, torch.stack([nll.mean(0).sum(), kl.sum()]).detach()
 
 
+def _unweighted(training: TrainVAE) -> TrainVAE:
+    if training.beta != 1:
+        raise ValueError(
+            f"beta={training.beta:g}: estimators are compared on the ELBO; take beta=1"
+        )
+    return training
+
+
 class CompareEstimators(Experiment):
     """Train the same VAE three times, with each gradient estimator.
 
@@ -194,7 +203,9 @@ class CompareEstimators(Experiment):
 
     experiment: ClassVar[str] = "compare_estimators"
 
-    training: TrainVAE = TrainVAE(epochs=10, num_filters=16, batch_size=64)
+    training: Annotated[TrainVAE, AfterValidator(_unweighted)] = TrainVAE(
+        epochs=10, num_filters=16, batch_size=64
+    )
     images: Annotated[int, Ge(2)] = 4000
 
     def compute(self, context: Context) -> Outcome:

@@ -208,7 +208,7 @@ def style_share(
 
 
 def _kendall(along: Floats, place: NDArray[Any]) -> Floats:
-    """Kendall's tau-b of each column of `along` (C, A) with `place` (C,)."""
+    """Kendall's tau of each column of `along` (C, A), which has no ties, with `place` (C,)."""
     i, j = np.triu_indices(len(place), 1)
     sign = np.sign(place[j] - place[i])
     concord = np.sign(along[j] - along[i]) * sign[:, None]

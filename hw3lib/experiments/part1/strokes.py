@@ -43,8 +43,8 @@ def pieces(images: ArrayLike) -> NDArray[np.int64]:
     """Connected pieces of ink, (N,); pixels touch along a side or at a corner."""
     black = _is_ink(images)
     labels, is_piece = _pieces(black)
-    first = np.unique(labels, return_index=True)[1]
-    owner = first[is_piece] // black[0].size
+    numbers, first = np.unique(labels, return_index=True)  # no 0 where all is ink
+    owner = first[is_piece[numbers]] // black[0].size
     return np.bincount(owner, minlength=len(black))
 
 

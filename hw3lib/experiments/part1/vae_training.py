@@ -169,6 +169,9 @@ def load_vae(settings: TrainVAE, epoch: int | None = None) -> VAE:
         >>> vae.latent_dim
         20
     """
+    kept = settings.snapshot_epochs()
+    if epoch is not None and epoch not in kept:
+        raise ValueError(f"no snapshot at epoch {epoch}; this run keeps epochs {kept}")
     stored = runs.run(settings, weights=True)
     prefix = "best." if epoch is None else f"epoch{epoch}."
     state = {
@@ -176,9 +179,6 @@ def load_vae(settings: TrainVAE, epoch: int | None = None) -> VAE:
         for name, value in tensors(stored.weights).items()
         if name.startswith(prefix)
     }
-    if not state:
-        kept = settings.snapshot_epochs()
-        raise ValueError(f"no snapshot at epoch {epoch}; this run keeps epochs {kept}")
     model = VAE(settings.latent_dim, settings.num_filters)
     model.load_state_dict(state)
     return model.eval().requires_grad_(False)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
-from annotated_types import Ge, Len
+from annotated_types import Ge, Gt, Len
 from torch import Tensor
 
 from hw3lib.experiments.part2 import canary
@@ -37,7 +37,7 @@ class AttackStrength(Study):
     eps: Radius = EIGHT
     images: Annotated[int, Ge(2)] = 500
     steps: Annotated[tuple[int, ...], Len(2)] = (1, 2, 5, 10, 20, 50)
-    jump: Annotated[float, Ge(0)] = 0.5
+    jump: Annotated[float, Gt(0)] = 0.5
     restarts: Annotated[int, Ge(2)] = 5
     seed: int = 0
 

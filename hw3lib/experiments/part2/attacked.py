@@ -47,7 +47,7 @@ SUITE = suite()
 """What every network of the book is attacked with."""
 
 STEP_SIZES = (0.25, 0.5, 1.0, 2.0, 200.0)
-"""Steps of PGD in units of its radius: from the usual one of ten to the course's."""
+"""Steps of PGD in units of its radius, from the usual one of ten to the course's."""
 
 
 class UnderAttack(Experiment):
@@ -144,7 +144,8 @@ class AdversarialPictures(Experiment):
         model, x, _ = canary.images(self.model)
         chosen = self.pictures(model, x, model(x).argmax(1))
         change = (chosen["adversarial"] - chosen["original"]).abs().mean()
-        return [float(change), float(chosen["after"].amax(1).mean())]
+        sure = chosen["after"].amax(1).mean()
+        return [float(value.nan_to_num()) for value in (change, sure)]  # where none is turned
 
     @torch.no_grad()
     def pictures(self, model: Classifier, x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -156,7 +157,8 @@ class AdversarialPictures(Experiment):
         turned = (before.argmax(1) == y) & (after.argmax(1) != y)
         chosen = turned.nonzero().squeeze(1)
         # The first of each class, then the second of each, and so on.
-        rank = torch.stack([(y[chosen[:i]] == y[k]).sum() for i, k in enumerate(chosen)])
+        earlier = [int((y[chosen[:i]] == y[k]).sum()) for i, k in enumerate(chosen)]
+        rank = torch.tensor(earlier, dtype=torch.long, device=chosen.device)
         chosen = chosen[rank.argsort(stable=True)][: self.num]
         values = {"original": x, "adversarial": attacked, "before": before, "after": after}
         picked = {name: value[chosen].float() for name, value in values.items()}
@@ -186,7 +188,7 @@ def intervals(run: Run, attacks: Mapping[str, AnyAttack] = SUITE) -> dict[str, d
 
 
 def honest(run: Run, attacks: Mapping[str, AnyAttack] = SUITE) -> dict[str, Interval]:
-    """Accuracies on all test images, by attack."""
+    """Accuracies on all images that the run was made on, by attack."""
     return {name: both["honest"] for name, both in intervals(run, attacks).items()}
 
 

@@ -38,7 +38,7 @@ class Study(Experiment):
 
     Attributes:
         model: the network.
-        images: how many of the course's test images.
+        images: how many of the course's test images, at most.
     """
 
     model: TrainResNet
@@ -74,7 +74,7 @@ def test_images(
         model: the network whose data set is taken.
         images: "all" of them, or the "course"'s quarter.
         device: of images and labels.
-        num: only the first so many.
+        num: only the first so many, if there are more.
     """
     dataset = data.load(model.dataset)
     index = torch.arange(len(dataset.y_test))

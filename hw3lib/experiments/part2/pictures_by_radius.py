@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import torch
-from annotated_types import Len
+from annotated_types import Ge, Le, Len
 from torch import Tensor
 
 from hw3lib import data, runs
@@ -18,6 +18,9 @@ from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
 from hw3lib.robust.attacks import FGSM, PGD, SignNoise
 from hw3lib.robust.modes import Classifier
 from hw3lib.runs.settings import Context, Outcome
+
+SmallRadius = Annotated[float, Ge(0), Le(127 / 255)]
+"""A change is kept in 255ths, as int8."""
 
 
 class PicturesByRadius(Experiment):
@@ -40,7 +43,10 @@ class PicturesByRadius(Experiment):
         PGD(EIGHT, keep="best"),
         SignNoise(EIGHT),
     )
-    eps_values: Annotated[tuple[float, ...], Len(1)] = tuple(k / 255 for k in (1, 2, 4, 8, 16, 32))
+    # A change is kept in 255ths as int8.
+    eps_values: Annotated[tuple[Annotated[float, Ge(0), Le(127 / 255)], ...], Len(1)] = tuple(
+        k / 255 for k in (1, 2, 4, 8, 16, 32)
+    )
     seed: int = 0
 
     def compute(self, context: Context) -> Outcome:

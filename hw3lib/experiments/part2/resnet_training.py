@@ -93,7 +93,7 @@ class TrainResNet(Training):
         dataset = data.load(self.dataset).to(device)
         model = self.build(device)
         if self.start:
-            start = get_run(self.start, weights=True, device=context.device)
+            start = get_run(self.start, weights=True)
             model.load_state_dict(tensors(start.weights))
         objective = self.objective(dataset)
         progress = self.fit(
