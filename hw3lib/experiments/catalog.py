@@ -113,6 +113,8 @@ def planned(seeds: Sequence[int] = (0,)) -> Iterator[Published]:
             yield Published(model)
             yield Published(UnderAttack(model=model, seed=model.seed))
             yield Published(Deviations(model=model, images=STUDIED["cifar10"]))
+        for model in ends[:2]:
+            yield Published(Referee(model=model))
 
 
 def shipped(seed: int) -> dict[str, Named]:

@@ -181,7 +181,7 @@ class Settings(BaseModel, ABC):
 
     @abstractmethod
     def canary(self) -> list[float]:
-        """A few losses of the same computation on embedded data, in float32 on the CPU.
+        """A few losses of the same computation on embedded data, on the CPU.
 
         A change of the code that changes what is learnt or measured changes them.
         """

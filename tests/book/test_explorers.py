@@ -233,9 +233,12 @@ def test_an_attacked_picture_and_its_probabilities_by_mouse_touch_and_keys(tab, 
 
 
 @pytest.mark.browser
-def test_stored_attacks_are_shown_as_they_are_stored(tab, tmp_path):
-    run = find(named(0)["shapes_by_radius"])
-    said = opened(tab, tmp_path / "page.html", on_page("explorer-q2-3"))
+@pytest.mark.parametrize(
+    ("stored", "element"), [("shapes_by_radius", "explorer-q2-3"), ("by_alpha", "explorer-q2-2")]
+)
+def test_stored_attacks_are_shown_as_they_are_stored(stored, element, tab, tmp_path):
+    run = find(named(0)[stored])
+    said = opened(tab, tmp_path / "page.html", on_page(element))
     slider, choices = tab.get_by_label("Radius ε"), tab.locator("fieldset label")
     classes, label = run.results["classes"], run.arrays["label"]
     slider.focus()
