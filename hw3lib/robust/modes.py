@@ -57,7 +57,7 @@ def _give_back(module: nn.Module) -> None:
                 part.train(training)
 
 
-def _modules(model: Classifier) -> list[nn.Module]:
+def _modules(model: object) -> list[nn.Module]:
     """The modules that a classifier is, names or holds."""
     if isinstance(model, nn.Module):
         return [model]
@@ -65,13 +65,7 @@ def _modules(model: Classifier) -> list[nn.Module]:
         inner = _modules(model.func)
         named = [*model.args, *model.keywords.values()]
     elif inspect.ismethod(model):
-        owner = model.__self__
-        inner = (
-            [owner]
-            if isinstance(owner, nn.Module)
-            else _held(getattr(owner, "__dict__", {}).values())
-        )
-        named = []
+        inner, named = _modules(model.__self__), []
     elif inspect.isfunction(model):
         inner, used = [], inspect.getclosurevars(model)
         named = [*used.nonlocals.values(), *used.globals.values()]

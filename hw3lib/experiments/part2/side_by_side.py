@@ -14,7 +14,7 @@ from hw3lib import data, training
 from hw3lib.experiments.part2 import canary
 from hw3lib.experiments.part2.base import Block, Study
 from hw3lib.robust.attacks import PGD
-from hw3lib.robust.evaluate import correct, withstood
+from hw3lib.robust.evaluate import AnyAttack, correct, withstood
 from hw3lib.robust.modes import Classifier
 
 OTHERS = ("torchattacks", "foolbox")
@@ -49,11 +49,11 @@ class SideBySide(Study):
 
     def blocks(self, model: Classifier, x: Tensor, y: Tensor) -> list[Block]:
         """What gives the masks (N,) of each attack: by our library, then by the others."""
-        ways: list[Callable[..., Tensor]] = [
-            withstood,
-            *(partial(withstood_by, name) for name in OTHERS),
-        ]
-        return [partial(way, model, attack, x, y) for attack in self.attacks for way in ways]
+        assert isinstance(model, nn.Module)  # the other libraries ask for one
+        ways: list[AnyAttack] = []
+        for attack in self.attacks:
+            ways += [attack, *(counterpart(name, model, attack) for name in OTHERS)]
+        return [partial(withstood, model, way, x, y) for way in ways]
 
     def stored(self, parts: list[Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
         libraries = ["hw3lib", *OTHERS]
@@ -103,21 +103,6 @@ class Referee(Study):
 
         ours = partial(withstood, model, self.ours, x, y, seed=self.seed)
         return [partial(correct, model, x, y), ours, judged]
-
-
-def withstood_by(
-    library: str, model: nn.Module, attack: PGD, x: Tensor, y: Tensor, batch_size: int = 250
-) -> Tensor:
-    """Where the model is right before and after another library's attack, (N,) bool.
-
-    Raises:
-        ImportError: the library is not installed.
-    """
-    foreign = counterpart(library, model, attack)
-    right = correct(model, x, y, batch_size=batch_size)
-    for batch in right.nonzero().squeeze(1).split(batch_size):
-        right[batch] = correct(model, foreign(x[batch], y[batch]), y[batch])
-    return right
 
 
 def counterpart(library: str, model: nn.Module, attack: PGD) -> Callable[[Tensor, Tensor], Tensor]:
