@@ -237,6 +237,12 @@ def test_the_grid_agrees_with_the_importance_weights_of_the_encoder():
     assert arrays["near_log_joint"].shape == (21, 21)
 
 
+@pytest.mark.parametrize("wrong", [{"prior_draws": 8}, {"encoder_sizes": (0, 4)}])
+def test_estimates_of_more_samples_than_are_drawn_are_refused_before_the_training(wrong):
+    with pytest.raises(ValueError, match=r"_sizes=\(.*so give sizes from 1 to "):
+        ml.MarginalLikelihood(**wrong)
+
+
 @pytest.mark.parametrize(
     "experiment",
     [

@@ -108,10 +108,13 @@ def as_svg(fig: Figure, source: str, columns: int | None = None) -> str:
 
 
 def as_thumbnail(fig: Figure) -> str:
-    """The figure as a small PNG on white, in base64."""
+    """The figure as a small PNG on white, in base64; panels stay where `as_svg` left them."""
     file = io.BytesIO()
     dpi = THUMBNAIL / fig.get_figwidth()
+    engine = fig.get_layout_engine()
+    fig.set_layout_engine("none")
     fig.savefig(file, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+    fig.set_layout_engine(engine)
     return base64.b64encode(file.getvalue()).decode()
 
 
@@ -202,8 +205,7 @@ def _is_dense(artist: Artist) -> bool:
 
 
 def _narrowed(fig: Figure, columns: int | None) -> Figure:
-    """A copy that is `NARROW` wide, its panels in fewer columns."""
-    fig.canvas.draw()  # settles where panels are
+    """A copy that is `NARROW` wide, its panels in fewer columns; the figure has been drawn."""
     copy: Figure = pickle.loads(pickle.dumps(fig))  # our own bytes  # nosec B301
     plt.close(copy)  # a figure of pyplot would be shown on its own
     places = [(ax, spec) for ax in copy.axes if (spec := ax.get_subplotspec()) is not None]

@@ -7,8 +7,9 @@ import dataclasses
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -219,13 +220,11 @@ class Settings(BaseModel, ABC):
         return self.key
 
     def describe(self) -> str:
-        """The experiment and the settings that differ from their defaults."""
-        parts = []
-        for name, info in type(self).model_fields.items():
-            value = getattr(self, name)
-            if value != info.get_default(call_default_factory=True):
-                parts.append(f"{name}={_described(value)}")
-        return f"{self.experiment}({', '.join(parts)})"
+        """The experiment and the settings that differ from their defaults.
+
+        A run that one of its runs starts from is named by the beginning of its key.
+        """
+        return _called(self.experiment, self, _described)
 
     def reseeded(self, seed: int) -> Self:
         """The same settings with another seed; some reseed what they measure, too."""
@@ -257,16 +256,32 @@ def _written(value: Any, dumped: Any) -> Any:
 def _defaults(value: Any) -> dict[str, Any]:
     """Default by field of settings or of a dataclass; empty for everything else."""
     if isinstance(value, BaseModel):
-        return {name: info.default for name, info in type(value).model_fields.items()}
+        fields = type(value).model_fields
+        return {name: info.get_default(call_default_factory=True) for name, info in fields.items()}
     if dataclasses.is_dataclass(value):
         return {field.name: field.default for field in dataclasses.fields(value)}
     return {}
 
 
-def _described(value: Any) -> str:
-    """A setting in words; runs within it describe themselves."""
-    if isinstance(value, Settings):
-        return value.describe()
+def _called(name: str, value: Any, describe: Callable[[Any], str]) -> str:
+    """A name with the fields that differ from their defaults, as a call is written."""
+    changed = {
+        field: describe(getattr(value, field))
+        for field, default in _defaults(value).items()
+        if getattr(value, field) != default
+    }
+    return f"{name}({', '.join(f'{field}={text}' for field, text in changed.items())})"
+
+
+def _described(value: Any, *, inner: bool = False) -> str:
+    """A setting in words; `inner` runs, which are runs of runs, only by the key."""
+    if isinstance(value, Settings) and inner:
+        return f"{value.experiment} {value.key[:8]}"
+    within = partial(_described, inner=inner or isinstance(value, Settings))
     if isinstance(value, tuple):
-        return f"({', '.join(map(_described, value))})"
-    return str(value)
+        return f"({', '.join(map(within, value))})"
+    if isinstance(value, Settings):
+        return _called(value.experiment, value, within)
+    if dataclasses.is_dataclass(value):
+        return _called(type(value).__name__, value, within)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -7,7 +7,7 @@ Everything is in nats unless it is called `bpd`. A `model` is a `LatentModel`, a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -140,9 +140,11 @@ def ascending(num_samples: Sequence[int]) -> tuple[int, ...]:
     Raises:
         ValueError: there are none, they do not ascend, or one is below 1.
     """
-    ks = tuple(num_samples)
+    ks = tuple(num_samples) if isinstance(num_samples, Iterable) else ()
     if not ks or ks[0] < 1 or list(ks) != sorted(set(ks)):
-        raise ValueError(f"num_samples={ks}: give one or more ascending values of at least 1")
+        raise ValueError(
+            f"num_samples={num_samples!r}: give one or more ascending values of at least 1"
+        )
     return ks
 
 

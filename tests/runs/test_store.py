@@ -26,6 +26,7 @@ import hw3lib
 from hw3lib import files, runs
 from hw3lib.experiments.catalog import published
 from hw3lib.experiments.part1.vae_training import TrainVAE
+from hw3lib.robust import PGD, AdversarialLoss
 from hw3lib.runs.settings import Outcome, OutOfTime, RunError, Settings
 from hw3lib.vae import bounds
 
@@ -97,8 +98,21 @@ def test_runs_within_tuples_describe_themselves():
         parts: tuple[Square, ...] = ()
 
     assert Pair(parts=(Square(side=2), Square())).describe() == (
-        "test_pair(parts=(test_square(side=2.0), test_square()))"
+        "test_pair(parts=(test_square(side=2), test_square()))"
     )
+
+
+def test_a_run_within_a_run_within_a_run_is_named_by_its_key():
+    training = Settings.named("resnet_training")
+    first = training(epochs=2, keep="last")
+    second = training(start=first, defense=AdversarialLoss(PGD((0.1 + 0.2, 0.2, 0.3), steps=7)))
+    third = Settings.named("under_attack")(model=second)
+    attack = "PGD(eps=(0.3, 0.2, 0.3), steps=7)"
+    assert third.describe() == (
+        f"under_attack(model=resnet_training(start=resnet_training {first.key[:8]}, "
+        f"defense=AdversarialLoss(attack={attack})))"
+    )
+    assert first.describe() in second.describe()
 
 
 def test_a_key_names_the_settings_and_nothing_else():
@@ -106,7 +120,7 @@ def test_a_key_names_the_settings_and_nothing_else():
     keys = {Square(side=s, seed=n).key for s in (1, 2) for n in (0, 1)}
     assert len(keys) == 4
     assert Square().describe() == "test_square()"
-    assert Square(side=2).describe() == "test_square(side=2.0)"
+    assert Square(side=2).describe() == "test_square(side=2)"
 
 
 class Coloured(Square):

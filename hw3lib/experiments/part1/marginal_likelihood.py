@@ -10,13 +10,13 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import scipy
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, Len, Lt
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 from torch import Generator, Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
@@ -313,6 +313,16 @@ class MarginalLikelihood(Experiment):
     encoder_draws: Annotated[int, Ge(1)] = 2**9
     reference_draws: Annotated[int, Ge(1)] = 2**11
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _draws_suffice(self) -> Self:
+        for name in ("prior", "encoder"):
+            sizes, draws = getattr(self, f"{name}_sizes"), getattr(self, f"{name}_draws")
+            if not 1 <= min(sizes) <= max(sizes) <= draws:
+                raise ValueError(
+                    f"{name}_sizes={sizes}: {name}_draws={draws}, so give sizes from 1 to {draws}"
+                )
+        return self
 
     def compute(self, context: Context) -> Outcome:
         device = device_of(context)
