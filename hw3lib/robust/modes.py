@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 Classifier = Callable[[Tensor], Tensor]
 """Pixels (N, C, H, W) in [0, 1] to logits (N, classes)."""
@@ -25,13 +26,36 @@ def evaluating(model: Classifier) -> Iterator[None]:
 
     Of a function these are the modules that it names (its closure, its globals, its defaults, its
     owner, arguments of a `functools.partial`), of another object those that it holds, also in a
-    list or a dictionary. Where several threads use a module, the last of them puts it back.
+    list or a dictionary; what they call besides is switched just before its forward pass. Where
+    several threads use a module, the last of them puts it back.
     """
     with contextlib.ExitStack() as borrowed:
-        for module in _modules(model):
+
+        def borrow(module: nn.Module) -> None:
             _borrow(module)
             borrowed.callback(_give_back, module)
+
+        for module in _modules(model):
+            borrow(module)
+        if not isinstance(model, nn.Module):
+            borrowed.enter_context(_before_each_forward(borrow))
         yield
+
+
+@contextlib.contextmanager
+def _before_each_forward(borrow: Callable[[nn.Module], None]) -> Iterator[None]:
+    """Borrow each module in training mode that this thread is about to call."""
+    thread = threading.get_ident()
+
+    def switch(module: nn.Module, _inputs: object) -> None:
+        if module.training and threading.get_ident() == thread:
+            borrow(module)
+
+    hook = register_module_forward_pre_hook(switch)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _borrow(module: nn.Module) -> None:

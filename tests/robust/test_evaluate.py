@@ -150,6 +150,12 @@ WRAPPERS = {
     "its method": lambda network: Wrapped(network).predict,
     "in a dictionary": lambda network: (lambda nets: lambda x: nets["one"](x))({"one": network}),
     "in a list": lambda network: (lambda nets: lambda x: nets[0](x))([network]),
+    "object in an object": lambda network: Wrapped(Wrapped(network)),
+    "function of a function": lambda network: (lambda f: lambda x: f(x))(lambda x: network(x)),
+    "method of a wrapper's wrapper": lambda network: Wrapped(Wrapped(network)).predict,
+    "deep in a closure": lambda network: (lambda held: lambda x: held["k"][0](x))(
+        {"k": (Wrapped(network),)}
+    ),
 }
 
 
@@ -160,6 +166,21 @@ def test_a_network_in_any_wrapper_is_measured_in_evaluation_mode_and_stays_as_it
     before = owned(network)
     assert correct(WRAPPERS[wrapper](network), x, y).all()
     assert owned(network) == before
+
+
+def test_a_training_in_another_thread_goes_on_in_training_mode():
+    network, other = training_network(), nn.BatchNorm2d(3)
+    modes = []
+
+    def model(x):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(other, x).result()
+        modes.append(other.training)
+        return network(x)
+
+    correct(Wrapped(model), *own_answers(network))
+    assert modes
+    assert all(modes)
 
 
 def test_an_attack_of_ones_own_meets_the_network_in_evaluation_mode():
