@@ -100,7 +100,7 @@ def correct(
     """
     if y is None or not isinstance(x, Tensor):
         return torch.cat([correct(model, *batch) for batch in _loaded(model, x, y)])
-    with checked(model, x, y, 0.0, None, "", probe=False) as pixels, torch.no_grad():
+    with checked(model, x, y, probe=False) as pixels, torch.no_grad():
         # Copies, for models that work in place.
         batches = pixels.split(batch_size)
         answers = [model(batch.clone()) for batch in batches]
