@@ -63,8 +63,8 @@ def source(*used: Run) -> str:
     parts = [
         f"Run{'s' * (len(keys) > 1)} {', '.join(keys)}",
         f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))}" if seeds else "",
-        "; ".join(sorted(devices)),
+        "; ".join(sorted(devices)).replace(", 1 threads", ", 1 thread"),
         f"hw3lib {', '.join(sorted(versions))}",
-        f"Of some of them: {'; '.join(sorted(looks))}" if looks else "",
+        f"{'Of some of them: ' * (len(keys) > 1)}{'; '.join(sorted(looks))}" if looks else "",
     ]
     return " · ".join(part for part in parts if part)

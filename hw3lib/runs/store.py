@@ -218,8 +218,10 @@ def compute(settings: Settings, *, device: str | None = None, deadline: float | 
         with settings.environment(), _within(context):
             outcome = settings.compute(context)
         seconds = outcome.seconds or time.monotonic() - started
+        made = provenance(outcome, seconds, code)
+        made["data"] = outcome.data or settings.data_checksum() or ""
         with _writing(path, checkpoint):
-            _store(settings, outcome, canary, provenance(outcome, seconds, code), path)
+            _store(settings, outcome, canary, made, path)
         if settings.checkpoint_key == settings.key:
             # No longer run goes on from it, and a later computation must not take it for its own.
             checkpoint.unlink(missing_ok=True)

@@ -276,9 +276,8 @@ def train_to_the_end(checkpoint, result, ready):
     settings = TrainVAE(dataset="digits", latent_dim=2, num_filters=4, epochs=6, seed=3)
     dataset = data.load("digits")
     ready.send("go")
-    model, progress = settings.train(
-        dataset, device=torch.device("cpu"), checkpoint=checkpoint, checkpoint_seconds=0
-    )
+    context = runs.Context(device="cpu", checkpoint=checkpoint)
+    model, progress = settings.train(dataset, context, checkpoint_seconds=0)
     state = {"model": model.state_dict(), "best": progress.best_state, "history": progress.history}
     torch.save(state, result)
 
