@@ -17,12 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hw3lib.robust.balls import CIFAR10_STD, Ball, Cut, Norm, Radius, around, like, to_pixels
+from hw3lib.robust.balls import CIFAR10_STD, Ball, Cut, Norm, Radius, around, like, to_pixels, wide
 from hw3lib.robust.checks import (
+    answers,
     check_choice,
     check_flag,
     checked,
     checked_count,
+    checked_norm,
     checked_radius,
     checked_step,
 )
@@ -98,6 +100,10 @@ Look = Literal["exact", "fast"]
 """At the model itself, or at an approximation that is faster."""
 
 
+class NoGradientError(ValueError):
+    """A model cuts the way from its pixels to its logits, so that no gradient leads through."""
+
+
 def input_gradient(
     model: Classifier, x: Tensor, y: Tensor, loss: Loss = "cross_entropy"
 ) -> tuple[Tensor, Tensor]:
@@ -106,7 +112,7 @@ def input_gradient(
     One forward and one backward pass that leaves the parameters out.
 
     Raises:
-        ValueError: the logits carry no gradient.
+        NoGradientError: the logits carry no gradient of the pixels.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
@@ -120,13 +126,16 @@ def input_gradient(
         y = y.clone()
     with torch.enable_grad():
         logits = model(x.clone())  # a copy, for models that work in place
-        if not logits.requires_grad:
-            raise ValueError(
-                "the model's logits carry no gradient, and the attack follows the gradient; "
-                "take torch.no_grad, inference_mode or detach out of the model"
-            )
         values = (loss if callable(loss) else LOSSES[loss])(logits.float(), y)
-        (gradient,) = torch.autograd.grad(values.sum(), x)
+        gradient: Tensor | None = None
+        if values.requires_grad:
+            (gradient,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
+    if gradient is None:
+        raise NoGradientError(
+            "the model's logits carry no gradient of the pixels, and the attack follows it; take "
+            "torch.no_grad, inference_mode, detach, NumPy and thresholds out of the model, or "
+            "attack through `hw3lib.robust.StraightThrough`"
+        )
     return gradient, logits.detach()
 
 
@@ -164,11 +173,18 @@ class _Setting:
         raise NotImplementedError
 
     def __repr__(self) -> str:
+        return self._shown(always=True)
+
+    def __str__(self) -> str:
+        """What differs from the defaults, for messages."""
+        return self._shown(always=False)
+
+    def _shown(self, *, always: bool) -> str:
         values = [(part, getattr(self, part.name)) for part in fields(self) if part.repr]  # type: ignore[arg-type]
         shown = [
             f"{part.name}={value!r}"
             for part, value in values
-            if part.name not in self.added_later or value != part.default
+            if value != part.default or (always and part.name not in self.added_later)
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -232,6 +248,9 @@ class PGD(_Setting):
 
     Raises:
         TypeError, ValueError: a setting is not what it can be.
+
+    Warns:
+        UserWarning: a step in "linf" is as large as the range of pixels.
 
     Example:
         >>> attack = PGD(8 / 255, steps=20, random_start=True)
@@ -302,7 +321,7 @@ class PGD(_Setting):
                     return point
                 gain = self._gain(logits, y)
                 better = gain > highest
-                best = torch.where(better.view(-1, *(1,) * (x.ndim - 1)), point, best)
+                best = torch.where(wide(better, x), point, best)
                 highest = torch.where(better, gain, highest)
         return best.detach()
 
@@ -337,13 +356,13 @@ class PGD(_Setting):
             gradient, logits = input_gradient(seen, point, y, self.loss)
             fooled = self._fooled(logits, y)
             if seen is not model and fooled.any():
-                fooled[fooled.clone()] = self._fooled(_judged(model, point[fooled]), y[fooled])
+                fooled[fooled.clone()] = self._fooled(answers(model, point[fooled]), y[fooled])
             taken[active[fooled]] = count
             stays = ~fooled
             active, y, ball = active[stays], y[stays], ball[stays]
             point = self._move(ball, point[stays], gradient[stays])
         if len(active):
-            taken[active[self._fooled(_judged(model, point), y)]] = self.steps
+            taken[active[self._fooled(answers(model, point), y)]] = self.steps
         return taken
 
     def _fooled(self, logits: Tensor, y: Tensor) -> Tensor:
@@ -363,7 +382,7 @@ class PGD(_Setting):
         if self.keep == "last" and self.restarts == 1:
             yield point, None
         else:
-            yield point, _judged(model, point)
+            yield point, answers(model, point)
 
     def _start(self, ball: Ball, generator: torch.Generator | None) -> Tensor:
         return ball.start(generator) if self.random_start else ball.x
@@ -427,7 +446,8 @@ class FGSM(_Setting):
     @property
     def _as_pgd(self) -> PGD:
         # A step that leaves the ball from everywhere in it is projected to its surface.
-        step = 1.0 if self.norm == "linf" else 1.0 + 2 * self.eps  # type: ignore[operator]
+        below = math.nextafter(1.0, 0.0)  # no radius is larger
+        step = below if self.norm == "linf" else 1.0 + 2 * self.eps  # type: ignore[operator]
         return PGD(
             self.eps, steps=1, step=step, targeted=self.targeted, loss=self.loss, look=self.look,
             norm=self.norm, cut=self.cut,
@@ -439,13 +459,7 @@ def _check_common(attack: FGSM | PGD) -> None:
     if not callable(attack.loss):
         check_choice("loss", attack.loss, tuple(LOSSES))
     check_choice("look", attack.look, ("exact", "fast"))
-    check_choice("norm", attack.norm, ("linf", "l2"))
+    attack._set(norm=checked_norm(attack.norm))
     check_choice("cut", attack.cut, ("pixels", "normalized"))
     if attack.cut != "pixels" and attack.norm != "linf":
         raise ValueError(f"cut={attack.cut!r} is a slip of attacks in the L-infinity ball alone")
-
-
-def _judged(model: Classifier, point: Tensor) -> Tensor:
-    """The model's own logits, without a graph."""
-    with torch.no_grad():
-        return model(point.clone())  # a copy, for models that work in place

@@ -144,18 +144,18 @@ def _uploaded(size: Radius, dtype: torch.dtype, device: torch.device) -> Tensor:
     return tensor.view(-1, 1, 1) if tensor.ndim else tensor
 
 
-def _wide(values: Tensor, x: Tensor) -> Tensor:
+def wide(values: Tensor, x: Tensor) -> Tensor:
     """One value an image, (N,), as a tensor that broadcasts over images x (N, ...)."""
     return values.view(-1, *(1,) * (x.ndim - 1))
 
 
 def _length(x: Tensor) -> Tensor:
-    return _wide(x.flatten(1).norm(dim=1), x)
+    return wide(x.flatten(1).norm(dim=1), x)
 
 
 def _unit(x: Tensor) -> Tensor:
     """Each image as a vector of length 1; what is 0 stays so."""
     tiny = torch.finfo(x.dtype).tiny
     # By the largest entry first: the squares of a small gradient would all be 0.
-    x = x / _wide(x.flatten(1).abs().amax(1), x).clamp(min=tiny)
+    x = x / wide(x.flatten(1).abs().amax(1), x).clamp(min=tiny)
     return x / _length(x).clamp(min=tiny)

@@ -1,18 +1,28 @@
-"""The evaluation checklist: signs that gradients mislead an attack."""
+"""The evaluation checklist: signs that gradients mislead an attack, and two ways around."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
 import scipy
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hw3lib.data import generator
-from hw3lib.robust.attacks import FGSM, PGD, SignNoise, input_gradient, margin
-from hw3lib.robust.evaluate import OwnAttack, accuracy, correct, misled, withstood
-from hw3lib.robust.modes import Classifier, evaluating
+from hw3lib.robust.attacks import FGSM, PGD, NoGradientError, SignNoise, input_gradient, margin
+from hw3lib.robust.checks import checked, checked_count
+from hw3lib.robust.evaluate import (
+    Batches,
+    OwnAttack,
+    accuracy,
+    correct,
+    gathered,
+    misled,
+    withstood,
+)
+from hw3lib.robust.modes import Classifier
 
 SIGNIFICANCE = 0.01
 """Level at which a weaker attack counts as the stronger one."""
@@ -63,26 +73,46 @@ class Finding:
     numbers: dict[str, float]
 
 
+class Findings(dict[str, Finding]):
+    """The findings by name, shown as a table.
+
+    Example:
+        >>> Findings({"steps": Finding("more steps fool more", False, {"p_value": 0.001})})
+        steps  NO  more steps fool more (p_value 0.001)
+    """
+
+    def __repr__(self) -> str:
+        width = max(map(len, self), default=0)
+        rows = []
+        for name, finding in self.items():
+            numbers = ", ".join(f"{key} {value:.3g}" for key, value in finding.numbers.items())
+            passed = "ok" if finding.passed else "NO"
+            rows.append(f"{name:{width}}  {passed}  {finding.claim} ({numbers})")
+        return "\n".join(rows)
+
+
 def gradient_masking(
     model: Classifier,
     attack: PGD,
-    x: Tensor,
-    y: Tensor,
+    x: Tensor | Batches,
+    y: Tensor | None = None,
     *,
+    num_images: int | None = None,
     surrogate: Classifier | None = None,
     seed: int = 0,
     batch_size: int = 500,
-) -> dict[str, Finding]:
+) -> Findings:
     """Signs that an attack fails because gradients mislead it, and not because the model is robust.
 
     The checklists of Athalye et al. (2018) and Carlini et al. (2019). A weaker attack that fools
     more images than a stronger one is a sign, whether the model is to blame or the attack's own
     settings; the two are compared on the images on which they differ, by the one-sided sign test at
-    level `SIGNIFICANCE`.
+    level `SIGNIFICANCE`. A model that cuts its gradient is examined as one whose gradient is 0.
 
     Args:
         model, x, y, seed, batch_size: as in `withstood`.
         attack: the white-box attack that is examined.
+        num_images: only the first so many are looked at.
         surrogate: another model, on which images are made for a transfer attack.
 
     Returns:
@@ -102,9 +132,39 @@ def gradient_masking(
     """
     if not isinstance(attack, PGD):
         raise TypeError(f"{attack}: the list asks for more steps and restarts, so it needs a PGD")
+    num = None if num_images is None else checked_count("num_images", num_images)
+    x, y = gathered(model, x, y, num)
     right = correct(model, x, y, batch_size=batch_size)
     if not right.any():
         raise ValueError("the model classifies none of these images rightly, so none is attacked")
+    with checked(model, x, y, attack.eps, None, "", probe=False) as x:
+        model = _traced(model, x[right][:1], y[right][:1])
+        findings = _compared(model, attack, x, y, right, surrogate, seed, batch_size)
+        return Findings(
+            findings | _local_findings(model, attack, x[right], y[right], seed, batch_size)
+        )
+
+
+def _traced(model: Classifier, x: Tensor, y: Tensor) -> Classifier:
+    """The model; if it cuts its gradient, the same answers with a gradient of 0."""
+    try:
+        input_gradient(model, x, y)
+    except NoGradientError:
+        return lambda x: model(x) + 0 * x.flatten(1).sum(1, keepdim=True)
+    return model
+
+
+def _compared(
+    model: Classifier,
+    attack: PGD,
+    x: Tensor,
+    y: Tensor,
+    right: Tensor,
+    surrogate: Classifier | None,
+    seed: int,
+    batch_size: int,
+) -> dict[str, Finding]:
+    """What attacks that should be weaker and stronger leave."""
 
     @cache
     def left(other: OwnAttack, seed: int) -> Tensor:
@@ -121,8 +181,67 @@ def gradient_masking(
         findings["transfer"] = _not_stronger(claim, right & ~wrong, left(attack, seed + 1))
     reach = LARGE_EPS * (x[0].numel() ** 0.5 if attack.norm == "l2" else 1)
     large = replace(attack, eps=reach, step=None, keep="best")
-    findings["large_eps"] = _nothing_left(left(large, seed))
-    return findings | _local_findings(model, attack, x[right], y[right], seed, batch_size)
+    return findings | {"large_eps": _nothing_left(left(large, seed))}
+
+
+class Averaged(nn.Module):
+    """The mean logits of several answers of a model that draws random numbers.
+
+    An attack on them follows the expectation of the gradient (Athalye et al. 2018): images that
+    are made on these are then for the model itself to judge.
+
+    Args:
+        model: pixels to logits.
+        draws: answers that are averaged.
+
+    Raises:
+        TypeError, ValueError: `draws` is no whole number of 1 or more.
+
+    Example:
+        >>> linear = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+        >>> noisy = lambda x: linear(x + 0.1 * torch.randn_like(x))
+        >>> x, y = torch.rand(5, 3, 2, 2), torch.zeros(5, dtype=torch.long)
+        >>> images = FGSM(0.1)(Averaged(noisy, draws=20), x, y)
+        >>> correct(noisy, images, y).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, model: Classifier, draws: int = 20) -> None:
+        super().__init__()
+        self.model, self.draws = model, checked_count("draws", draws)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mean logits (N, classes) of pixels x."""
+        return torch.stack([self.model(x) for _ in range(self.draws)]).mean(0)
+
+
+class StraightThrough(nn.Module):
+    """What a function makes of pixels, with the gradient of a function that does nothing.
+
+    For steps that cut the gradient or hide it, such as a threshold (BPDA, Athalye et al. 2018;
+    Bengio et al. 2013): `nn.Sequential(StraightThrough(step), model)` is the same classifier, and
+    one that attacks can follow.
+
+    Args:
+        function: pixels to as many pixels.
+
+    Example:
+        >>> x = torch.tensor([0.2, 0.7], requires_grad=True)
+        >>> steps = StraightThrough(lambda x: (x > 0.5).float())(x)
+        >>> steps.sum().backward()
+        >>> steps.tolist(), x.grad.tolist()
+        ([0.0, 1.0], [1.0, 1.0])
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The function's value; its gradient is that of x."""
+        with torch.no_grad():
+            value = self.function(x.detach())
+        return value + (x - x.detach())
 
 
 def catastrophic_overfitting(fgsm_accuracy: float, pgd_accuracy: float) -> bool:
@@ -205,11 +324,10 @@ def _local_findings(
 ) -> dict[str, Finding]:
     """What gradients and repeated answers tell about images that are classified rightly."""
     draws = generator(seed, "directions")
-    with evaluating(model):
-        parts = [
-            _looked_at(model, attack, *batch, draws)
-            for batch in zip(x.split(batch_size), y.split(batch_size), strict=True)
-        ]
+    parts = [
+        _looked_at(model, attack, *batch, draws)
+        for batch in zip(x.split(batch_size), y.split(batch_size), strict=True)
+    ]
     still, climbs, other = (accuracy(torch.cat(masks)).value for masks in zip(*parts, strict=True))
     claims = {
         "zero_gradients": (

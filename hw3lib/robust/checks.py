@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -12,8 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hw3lib.data import to_pixels
 from hw3lib.robust.balls import Norm, Radius, distance
 from hw3lib.robust.modes import Classifier, evaluating
+
+BY_CHANCE = 20
+"""So few outputs may all lie in [0, 1] though they are logits."""
 
 
 @contextlib.contextmanager
@@ -39,18 +44,20 @@ def checked(
 
     Raises:
         ValueError: see the messages.
-        TypeError: images or labels are no tensors, or have the wrong dtype.
+        TypeError: images or labels are no tensors, or have the wrong dtype; the model is none.
     """
+    if not callable(model) or isinstance(model, type):
+        name = getattr(model, "__name__", type(model).__name__)
+        raise TypeError(f"a model is called with pixels and returns logits; this is a {name}")
     _check_images(x, eps)
     _check_labels(x, y)
     if why and generator is None:
         raise ValueError(f"{why} need a generator; pass generator=torch.Generator().manual_seed(0)")
-    if isinstance(model, nn.Module):
-        _check_device(model, x)
+    _check_device(model, x)
     with torch.inference_mode(False), evaluating(model):
         x = x.clone() if x.is_inference() else x.detach()
         if probe:
-            _check_answers(model, x[:4], y)
+            check_logits(answers(model, x[:4]), y, len(x[:4]))
         yield x
 
 
@@ -95,23 +102,41 @@ def _check_labels(x: Tensor, y: Tensor) -> None:
         raise TypeError(f"labels are {y.dtype}; they must be int64 class numbers (y.long())")
 
 
-def _check_device(model: nn.Module, x: Tensor) -> None:
-    parameter = next(model.parameters(), None)
-    if parameter is not None and parameter.device != x.device:
+def first_weight(model: Classifier) -> Tensor | None:
+    """One of a network's parameters, which tells where and in what precision it computes."""
+    return next(model.parameters(), None) if isinstance(model, nn.Module) else None
+
+
+def _check_device(model: Classifier, x: Tensor) -> None:
+    weight = first_weight(model)
+    if weight is not None and weight.device != x.device:
         raise ValueError(
-            f"the model is on {parameter.device}, x on {x.device}; move one of them with .to()"
+            f"the model is on {weight.device}, x on {x.device}; move one of them with .to()"
         )
 
 
-def _check_answers(model: Classifier, x: Tensor, y: Tensor) -> None:
+def answers(model: Classifier, x: Tensor) -> Tensor:
+    """What a model makes of a copy of images, without a graph; an error says what it was given."""
     try:
         with torch.no_grad():
-            logits = model(x.clone())
+            return model(x.clone())  # a copy, for models that work in place
     except Exception as error:
-        last = " (channels last; models take N, C, H, W)" if x.shape[-1] in (1, 3) else ""
-        error.add_note(f"This came from the model, given pixels of shape {tuple(x.shape)}{last}.")
+        error.add_note(_given(model, x))
         raise
-    check_logits(logits, y, len(x))
+
+
+def _given(model: Classifier, x: Tensor) -> str:
+    hint, weight = "", first_weight(model)
+    if x.ndim == 3:
+        hint = " (no channels; models take N, C, H, W: pass x[:, None])"
+    elif x.shape[-1] in (1, 3):
+        hint = " (channels last; models take N, C, H, W: pass x.movedim(-1, 1))"
+    told = f"This came from the model, given pixels of shape {tuple(x.shape)}{hint}."
+    if weight is None or weight.dtype == x.dtype:
+        return told
+    ways = {torch.float32: "x.float()", torch.float64: "x.double()"}
+    way = ways.get(weight.dtype, "model.float(), and let it compute in half by torch.autocast")
+    return f"{told} Images are {x.dtype}, the model's weights {weight.dtype}: pass {way}."
 
 
 def check_logits(logits: Tensor, y: Tensor, num: int | None = None) -> None:
@@ -125,11 +150,14 @@ def check_logits(logits: Tensor, y: Tensor, num: int | None = None) -> None:
     Raises:
         TypeError: it is no tensor.
         ValueError: see the messages.
+
+    Warns:
+        UserWarning: all are in [0, 1], as those of a sigmoid.
     """
     if not isinstance(logits, Tensor):
         raise TypeError(
             f"the model returns a {type(logits).__name__}; need a tensor of logits (N, classes): "
-            "pass a function that picks it, such as lambda x: model(x)[0]"
+            f"pass a function that picks it, such as lambda x: {_picked(logits)}"
         )
     classes = logits.shape[-1]
     if logits.ndim != 2 or classes < 2:
@@ -139,34 +167,74 @@ def check_logits(logits: Tensor, y: Tensor, num: int | None = None) -> None:
         )
     if num is not None and len(logits) != num:
         raise ValueError(f"the model returns logits of {len(logits)} images for {num}")
-    if not logits.isfinite().all():
+    low, high = (value.item() for value in logits.aminmax())
+    if not math.isfinite(low + high):
         raise ValueError("the model returns NaN or infinite logits for these images")
-    if (logits >= 0).all() and (logits.float().sum(1) - 1).abs().max() < 1e-4:
+    if low >= 0 and (logits.float().sum(1) - 1).abs().max() < 1e-4:
         raise ValueError(
             "the model's outputs sum to one, so they are probabilities, whose gradients vanish "
             "where the model is sure; pass a model that returns logits (leave the softmax out)"
+        )
+    if low >= 0 and high <= 1 and logits.numel() >= BY_CHANCE:
+        warnings.warn(
+            "all outputs of the model lie in [0, 1]; if they come from a sigmoid, its gradients "
+            "vanish where the model is sure, and it looks robust: pass a model that leaves it out",
+            stacklevel=2,
         )
     low, high = (value.item() for value in y.aminmax())
     if low < 0 or high >= classes:
         raise ValueError(f"labels span [{low}, {high}], but the model has {classes} classes")
 
 
+def _picked(answer: object) -> str:
+    """An expression that may pick the logits from what a model returns."""
+    if hasattr(answer, "logits"):
+        return "model(x).logits"
+    if isinstance(answer, Mapping):
+        key = next(iter(answer), "logits")
+        return f"model(x)[{'logits' if 'logits' in answer else key!r}]"
+    return "torch.as_tensor(model(x))" if isinstance(answer, np.ndarray) else "model(x)[0]"
+
+
+def inside(x: Tensor, images: Tensor, eps: Radius, norm: Norm) -> Tensor:
+    """Where images (N, ...) are in the ball around x, but for rounding, (N,) bool."""
+    allowed = [size * (1 + 1e-5) + 1e-6 for size in _each(eps)]
+    return (_changes(x, images, eps, norm) <= torch.tensor(allowed).to(x)).all(1)
+
+
 def check_inside(x: Tensor, images: Tensor, eps: Radius, norm: Norm, attack: object) -> None:
-    """Refuse what an attack of the caller's own makes outside of its ball.
+    """Refuse what an attack makes outside of the pixel range, or of its own ball.
 
     Raises:
-        ValueError: the change of an image, or of a channel of one, exceeds the radius.
+        ValueError: a pixel is not in [0, 1]; the change of an image, or of a channel of one,
+            exceeds the radius.
     """
+    low, high = (value.item() for value in images.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise ValueError(
+            f"{attack} made images that span [{low:.3g}, {high:.3g}]; pixels are in [0, 1]"
+        )
+    if not inside(x, images, eps, norm).all():
+        changes = _changes(x, images, eps, norm).amax(0).tolist()
+        change, allowed = max(
+            zip(changes, _each(eps), strict=True), key=lambda two: two[0] - two[1]
+        )
+        raise ValueError(
+            f"{attack} changed an image by {change:.4g}, but its radius is {allowed:.4g}; "
+            "what leaves the ball proves nothing about it"
+        )
+
+
+def _changes(x: Tensor, images: Tensor, eps: Radius, norm: Norm) -> Tensor:
+    """How far images moved, (N, 1), or each of their channels, (N, C)."""
     if isinstance(eps, tuple):
-        changes = (images - x).abs().amax((0, 2, 3)).tolist()
-    else:
-        changes = [float(distance(x, images, norm).max())]
-    for change, allowed in zip(changes, _each(eps), strict=True):
-        if not change <= allowed * (1 + 1e-5) + 1e-6:
-            raise ValueError(
-                f"{attack} changed an image by {change:.4g}, but its radius is {allowed:.4g}; "
-                "what leaves the ball proves nothing about it"
-            )
+        return (images - x).abs().amax((2, 3))
+    return distance(x, images, norm)[:, None]
+
+
+def as_pixels(x: Tensor) -> Tensor:
+    """Images without a graph of the caller's; those of 8 bits as pixels in [0, 1]."""
+    return to_pixels(x) if x.dtype == torch.uint8 else x.detach()
 
 
 def checked_pair(batch: Any) -> tuple[Tensor, Tensor]:
@@ -179,9 +247,33 @@ def checked_pair(batch: Any) -> tuple[Tensor, Tensor]:
     if not (pair and all(isinstance(part, Tensor) for part in batch) and batch[1].ndim):
         raise TypeError(
             "a batch has to be a pair of tensors, images (N, C, H, W) and labels (N,), such as a "
-            f"DataLoader gives; this is a {type(batch).__name__} of something else"
+            f"DataLoader gives; this is {_seen(batch)}"
         )
     return batch[0], batch[1]
+
+
+def _seen(batch: Any) -> str:
+    if isinstance(batch, Mapping):
+        pair = ", ".join(f"batch[{key!r}]" for key in list(batch)[:2])
+        keys = ", ".join(map(str, batch))
+        return f"a dict with keys {keys}; pass [({pair}) for batch in loader]"
+    if isinstance(batch, tuple | list):
+        kinds = ", ".join(type(part).__name__ for part in batch)
+        way = "[batch[:2] for batch in loader]" if len(batch) > 2 else "a DataLoader of them"
+        return f"a {type(batch).__name__} of something else ({kinds}); pass {way}"
+    return f"a {type(batch).__name__}"
+
+
+def checked_norm(norm: Any) -> Norm:
+    """A norm, also if it is written with capitals.
+
+    Raises:
+        ValueError: it is another one.
+    """
+    name: Any = norm.lower() if isinstance(norm, str) else norm
+    check_choice("norm", name, ("linf", "l2"))
+    checked: Norm = name
+    return checked
 
 
 def checked_radius(eps: Any, norm: Norm = "linf") -> Radius:
@@ -211,6 +303,9 @@ def checked_step(step: Any, eps: Radius, norm: Norm = "linf") -> Radius:
     Raises:
         TypeError: it is neither.
         ValueError: it is not positive and finite, or has other channels than the radius.
+
+    Warns:
+        UserWarning: it is a pixel range or more, which is rarely meant.
     """
     size = _numbers("step", step)
     if norm == "l2" and isinstance(size, tuple):
@@ -218,6 +313,12 @@ def checked_step(step: Any, eps: Radius, norm: Norm = "linf") -> Radius:
     for value in _each(size):
         if not (value > 0 and math.isfinite(value)):
             raise ValueError(f"step={size}: the size of a step must be positive and finite")
+        if value >= 1 and norm == "linf":
+            warnings.warn(
+                f"step={size}: pixels lie in [0, 1], so each step crosses all of them; "
+                f"did you mean {value:g}/255?",
+                stacklevel=2,
+            )
     if isinstance(size, tuple) and isinstance(eps, tuple) and len(size) != len(eps):
         raise ValueError(f"step={size} has {len(size)} channels, eps={eps} has {len(eps)}")
     return size

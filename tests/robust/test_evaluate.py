@@ -323,12 +323,12 @@ def test_targeted_attacks_are_refused(name):
     ("x", "y", "error", "message"),
     [
         (X * 4 - 2, Y, ValueError, "looks normalised"),
-        ((X * 255).to(torch.uint8), Y, TypeError, "torch.uint8"),
+        ((X * 255).int(), Y, TypeError, "torch.int32"),
         (X[:0], Y[:0], ValueError, "at least one image"),
         (X, Y[:-1], ValueError, "43 images, but labels of shape"),
         (X, Y + 5, ValueError, "but the model has 5 classes"),
     ],
-    ids=["normalised", "uint8", "empty", "too few labels", "too many classes"],
+    ids=["normalised", "integers", "empty", "too few labels", "too many classes"],
 )
 def test_wrong_images_and_labels_are_refused(name, x, y, error, message):
     with pytest.raises(error, match=message):
