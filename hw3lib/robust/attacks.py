@@ -46,12 +46,6 @@ class Attack(Protocol):
         """Adversarial images (N, C, H, W), after checking the arguments."""
         ...
 
-    def perturb(
-        self, model: Classifier, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """The same without checks, on the model in the mode it is in; for inner loops."""
-        ...
-
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Largest logit of another class less that of `y`, (N,): positive where it is wrong.
@@ -169,7 +163,7 @@ class _Setting:
     def perturb(
         self, model: Classifier, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Adversarial images without checks, on the model in the mode it is in."""
+        """The same without checks, for inner loops, on the model in the mode it is in."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -221,7 +215,6 @@ class SignNoise(_Setting):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Noisy images without checks."""
         signs = torch.randint(0, 2, x.shape, generator=generator, dtype=torch.int8)
         return (x + like(self.eps, x) * (2 * signs.to(x.device) - 1)).clamp(0, 1)
 
@@ -312,7 +305,6 @@ class PGD(_Setting):
     def perturb(
         self, model: Classifier, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Adversarial images without checks, on the model in the mode it is in."""
         seen, ball = self._seen(model), around(x, self.eps, self.norm, self.cut)
         best, highest = x, torch.full((len(x),), -math.inf, device=x.device)
         for _ in range(self.restarts):
@@ -434,7 +426,6 @@ class FGSM(_Setting):
     def perturb(
         self, model: Classifier, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Adversarial images without checks, on the model in the mode it is in."""
         return self._as_pgd.perturb(model, x, y, generator=generator)
 
     def steps_to_fool(

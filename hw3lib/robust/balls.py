@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, Protocol, Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -29,30 +29,9 @@ CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.247, 0.243, 0.261)
 
 
-class Ball(Protocol):
-    """Images (N, ...) that an attack may reach, one ball for each."""
-
-    @property
-    def x(self) -> Tensor:
-        """Their centres."""
-        ...
-
-    def start(self, generator: torch.Generator | None) -> Tensor:
-        """A uniform point of each ball, cut by the pixel range."""
-        ...
-
-    def move(self, point: Tensor, gradient: Tensor, step: Radius) -> Tensor:
-        """One step of the given size that climbs most steeply in this norm, put back inside."""
-        ...
-
-    def __getitem__(self, kept: Tensor) -> Self:
-        """The balls of some of the images."""
-        ...
-
-
 @dataclass(frozen=True)
 class LinfBall:
-    """Each pixel changes by at most eps."""
+    """Each pixel of images x (N, ...) changes by at most eps."""
 
     x: Tensor
     eps: Radius
@@ -75,10 +54,12 @@ class LinfBall:
         return cls(x, eps, lower, (x + size).clamp(*ends))
 
     def start(self, generator: torch.Generator | None) -> Tensor:
+        """A uniform point of each ball, cut by the pixel range."""
         uniform = 2 * torch.rand(self.x.shape, generator=generator).to(self.x) - 1
         return (self.x + like(self.eps, self.x) * uniform).clamp(0, 1)
 
     def move(self, point: Tensor, gradient: Tensor, step: Radius) -> Tensor:
+        """One step of the given size that climbs most steeply in this norm, put back inside."""
         return (point + like(step, point) * gradient.sign()).clamp(self.lower, self.upper)
 
     def __getitem__(self, kept: Tensor) -> Self:
@@ -87,7 +68,7 @@ class LinfBall:
 
 @dataclass(frozen=True)
 class L2Ball:
-    """The change of an image, as one vector, is at most eps long."""
+    """The change of each of the images x (N, ...), as one vector, is at most eps long."""
 
     x: Tensor
     eps: float
@@ -109,6 +90,10 @@ class L2Ball:
 
     def __getitem__(self, kept: Tensor) -> Self:
         return type(self)(self.x[kept], self.eps)
+
+
+Ball = LinfBall | L2Ball
+"""What an attack may reach, one ball for each image."""
 
 
 def around(x: Tensor, eps: Radius, norm: Norm, cut: Cut = "pixels") -> Ball:

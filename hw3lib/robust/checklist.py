@@ -77,18 +77,16 @@ class Findings(dict[str, Finding]):
     """The findings by name, shown as a table.
 
     Example:
-        >>> Findings({"steps": Finding("more steps fool more", False, {"p_value": 0.001})})
-        steps  NO  more steps fool more (p_value 0.001)
+        >>> Findings({"zero_gradients": Finding("none is zero", False, {"share": 0.25})})
+        zero_gradients  NO  none is zero (share 0.25)
     """
 
     def __repr__(self) -> str:
-        width = max(map(len, self), default=0)
-        rows = []
-        for name, finding in self.items():
-            numbers = ", ".join(f"{key} {value:.3g}" for key, value in finding.numbers.items())
-            passed = "ok" if finding.passed else "NO"
-            rows.append(f"{name:{width}}  {passed}  {finding.claim} ({numbers})")
-        return "\n".join(rows)
+        return "\n".join(
+            f"{name:14}  {'ok' if found.passed else 'NO'}  {found.claim} "
+            f"({', '.join(f'{key} {value:.3g}' for key, value in found.numbers.items())})"
+            for name, found in self.items()
+        )
 
 
 def gradient_masking(
@@ -138,11 +136,26 @@ def gradient_masking(
     if not right.any():
         raise ValueError("the model classifies none of these images rightly, so none is attacked")
     with checked(model, x, y, attack.eps, None, "", probe=False) as x:
-        model = _traced(model, x[right][:1], y[right][:1])
-        findings = _compared(model, attack, x, y, right, surrogate, seed, batch_size)
-        return Findings(
-            findings | _local_findings(model, attack, x[right], y[right], seed, batch_size)
-        )
+        seen = _traced(model, x[right][:1], y[right][:1])
+
+        @cache
+        def left(other: OwnAttack, seed: int) -> Tensor:
+            return withstood(seen, other, x, y, seed=seed, batch_size=batch_size)
+
+        # Other random numbers for the stronger one: with the same, restarts could not do worse.
+        findings = {
+            name: _not_stronger(claim, left(weaker, seed), left(stronger, seed + 1))
+            for name, (claim, weaker, stronger) in _comparisons(attack, x[0].numel()).items()
+        }
+        if surrogate is not None:
+            wrong = misled({"": seen}, attack, surrogate, x, y, right, seed, batch_size)[""]
+            claim = "images made on another model do not fool more than those made on this one"
+            findings["transfer"] = _not_stronger(claim, right & ~wrong, left(attack, seed + 1))
+        reach = LARGE_EPS * (x[0].numel() ** 0.5 if attack.norm == "l2" else 1)
+        large = replace(attack, eps=reach, step=None, keep="best")
+        findings["large_eps"] = _nothing_left(left(large, seed))
+        findings |= _local_findings(seen, attack, x[right], y[right], seed, batch_size)
+        return Findings(findings)
 
 
 def _traced(model: Classifier, x: Tensor, y: Tensor) -> Classifier:
@@ -154,45 +167,12 @@ def _traced(model: Classifier, x: Tensor, y: Tensor) -> Classifier:
     return model
 
 
-def _compared(
-    model: Classifier,
-    attack: PGD,
-    x: Tensor,
-    y: Tensor,
-    right: Tensor,
-    surrogate: Classifier | None,
-    seed: int,
-    batch_size: int,
-) -> dict[str, Finding]:
-    """What attacks that should be weaker and stronger leave."""
-
-    @cache
-    def left(other: OwnAttack, seed: int) -> Tensor:
-        return withstood(model, other, x, y, seed=seed, batch_size=batch_size)
-
-    # Other random numbers for the stronger one: with the same, restarts could not do worse.
-    findings = {
-        name: _not_stronger(claim, left(weaker, seed), left(stronger, seed + 1))
-        for name, (claim, weaker, stronger) in _comparisons(attack, x[0].numel()).items()
-    }
-    if surrogate is not None:
-        wrong = misled({"": model}, attack, surrogate, x, y, right, seed, batch_size)[""]
-        claim = "images made on another model do not fool more than those made on this one"
-        findings["transfer"] = _not_stronger(claim, right & ~wrong, left(attack, seed + 1))
-    reach = LARGE_EPS * (x[0].numel() ** 0.5 if attack.norm == "l2" else 1)
-    large = replace(attack, eps=reach, step=None, keep="best")
-    return findings | {"large_eps": _nothing_left(left(large, seed))}
-
-
 class Averaged(nn.Module):
-    """The mean logits of several answers of a model that draws random numbers.
+    """The mean logits of several answers, `draws`, of a model that draws random numbers.
 
     An attack on them follows the expectation of the gradient (Athalye et al. 2018): images that
-    are made on these are then for the model itself to judge.
-
-    Args:
-        model: pixels to logits.
-        draws: answers that are averaged.
+    are made on these are then for the model itself to judge. Logits, and not the probabilities
+    that the paper averages, so that no softmax hides the gradient of a model that is sure.
 
     Raises:
         TypeError, ValueError: `draws` is no whole number of 1 or more.
@@ -216,14 +196,11 @@ class Averaged(nn.Module):
 
 
 class StraightThrough(nn.Module):
-    """What a function makes of pixels, with the gradient of a function that does nothing.
+    """What a function makes of pixels, with the gradient of one that does nothing.
 
-    For steps that cut the gradient or hide it, such as a threshold (BPDA, Athalye et al. 2018;
-    Bengio et al. 2013): `nn.Sequential(StraightThrough(step), model)` is the same classifier, and
-    one that attacks can follow.
-
-    Args:
-        function: pixels to as many pixels.
+    For what cuts or hides the gradient, such as a threshold (BPDA, Athalye et al. 2018; Bengio et
+    al. 2013): `nn.Sequential(StraightThrough(threshold), model)` answers as before, and attacks can
+    follow it. The function keeps the shape of its images.
 
     Example:
         >>> x = torch.tensor([0.2, 0.7], requires_grad=True)
@@ -239,9 +216,7 @@ class StraightThrough(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The function's value; its gradient is that of x."""
-        with torch.no_grad():
-            value = self.function(x.detach())
-        return value + (x - x.detach())
+        return self.function(x.detach()).detach() + (x - x.detach())
 
 
 def catastrophic_overfitting(fgsm_accuracy: float, pgd_accuracy: float) -> bool:

@@ -7,14 +7,14 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hw3lib.data import to_pixels
-from hw3lib.robust.balls import Norm, Radius, distance
+from hw3lib.robust.balls import Norm, Radius, distance, like
 from hw3lib.robust.modes import Classifier, evaluating
 
 BY_CHANCE = 20
@@ -142,6 +142,8 @@ def _given(model: Classifier, x: Tensor) -> str:
 def check_logits(logits: Tensor, y: Tensor, num: int | None = None) -> None:
     """Check what a model returns.
 
+    Warns where all are in [0, 1], as those of a sigmoid.
+
     Args:
         logits: of some images.
         y: labels, of these or more images.
@@ -150,9 +152,6 @@ def check_logits(logits: Tensor, y: Tensor, num: int | None = None) -> None:
     Raises:
         TypeError: it is no tensor.
         ValueError: see the messages.
-
-    Warns:
-        UserWarning: all are in [0, 1], as those of a sigmoid.
     """
     if not isinstance(logits, Tensor):
         raise TypeError(
@@ -198,27 +197,19 @@ def _picked(answer: object) -> str:
 
 def inside(x: Tensor, images: Tensor, eps: Radius, norm: Norm) -> Tensor:
     """Where images (N, ...) are in the ball around x, but for rounding, (N,) bool."""
-    allowed = [size * (1 + 1e-5) + 1e-6 for size in _each(eps)]
-    return (_changes(x, images, eps, norm) <= torch.tensor(allowed).to(x)).all(1)
+    return (_changes(x, images, eps, norm) <= like(eps, x).flatten() * (1 + 1e-5) + 1e-6).all(1)
 
 
 def check_inside(x: Tensor, images: Tensor, eps: Radius, norm: Norm, attack: object) -> None:
-    """Refuse what an attack makes outside of the pixel range, or of its own ball.
-
-    Raises:
-        ValueError: a pixel is not in [0, 1]; the change of an image, or of a channel of one,
-            exceeds the radius.
-    """
+    """Refuse what an attack makes outside of the pixel range, or of its ball (ValueError)."""
     low, high = (value.item() for value in images.aminmax())
     if not (low >= 0 and high <= 1):
         raise ValueError(
             f"{attack} made images that span [{low:.3g}, {high:.3g}]; pixels are in [0, 1]"
         )
     if not inside(x, images, eps, norm).all():
-        changes = _changes(x, images, eps, norm).amax(0).tolist()
-        change, allowed = max(
-            zip(changes, _each(eps), strict=True), key=lambda two: two[0] - two[1]
-        )
+        far = _changes(x, images, eps, norm).amax(0).tolist()
+        change, allowed = max(zip(far, _each(eps), strict=True), key=lambda two: two[0] - two[1])
         raise ValueError(
             f"{attack} changed an image by {change:.4g}, but its radius is {allowed:.4g}; "
             "what leaves the ball proves nothing about it"
@@ -238,11 +229,7 @@ def as_pixels(x: Tensor) -> Tensor:
 
 
 def checked_pair(batch: Any) -> tuple[Tensor, Tensor]:
-    """A batch of a loader as images and labels.
-
-    Raises:
-        TypeError: it is something else.
-    """
+    """A batch of a loader as images and labels (TypeError if it is something else)."""
     pair = isinstance(batch, tuple | list) and len(batch) == 2
     if not (pair and all(isinstance(part, Tensor) for part in batch) and batch[1].ndim):
         raise TypeError(
@@ -265,15 +252,10 @@ def _seen(batch: Any) -> str:
 
 
 def checked_norm(norm: Any) -> Norm:
-    """A norm, also if it is written with capitals.
-
-    Raises:
-        ValueError: it is another one.
-    """
-    name: Any = norm.lower() if isinstance(norm, str) else norm
+    """A norm, also if it is written with capitals (ValueError for any other)."""
+    name = norm.lower() if isinstance(norm, str) else norm
     check_choice("norm", name, ("linf", "l2"))
-    checked: Norm = name
-    return checked
+    return cast(Norm, name)
 
 
 def checked_radius(eps: Any, norm: Norm = "linf") -> Radius:
@@ -298,14 +280,11 @@ def checked_radius(eps: Any, norm: Norm = "linf") -> Radius:
 
 
 def checked_step(step: Any, eps: Radius, norm: Norm = "linf") -> Radius:
-    """The size of a step as a number, or one number for each channel of the radius.
+    """The size of a step as a number, or one for each channel of the radius; warns if it is large.
 
     Raises:
         TypeError: it is neither.
         ValueError: it is not positive and finite, or has other channels than the radius.
-
-    Warns:
-        UserWarning: it is a pixel range or more, which is rarely meant.
     """
     size = _numbers("step", step)
     if norm == "l2" and isinstance(size, tuple):
@@ -325,11 +304,7 @@ def checked_step(step: Any, eps: Radius, norm: Norm = "linf") -> Radius:
 
 
 def checked_count(name: str, value: object) -> int:
-    """A whole number of at least 1, also one of NumPy's.
-
-    Raises:
-        TypeError, ValueError: see the messages.
-    """
+    """A whole number of at least 1, also one of NumPy's (else TypeError or ValueError)."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}={value!r}: it must be a whole number")
     if value < 1:
@@ -338,11 +313,7 @@ def checked_count(name: str, value: object) -> int:
 
 
 def check_number(name: str, value: object, what: str, highest: float) -> None:
-    """Refuse what is no finite number from 0 to the highest.
-
-    Raises:
-        TypeError, ValueError: see the messages.
-    """
+    """Refuse what is no finite number from 0 to the highest (TypeError or ValueError)."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}={value!r}: it must be a number")
     if not (0 <= float(value) <= highest and math.isfinite(value)):
@@ -350,21 +321,13 @@ def check_number(name: str, value: object, what: str, highest: float) -> None:
 
 
 def check_flag(name: str, value: object) -> None:
-    """Refuse what is neither True nor False.
-
-    Raises:
-        TypeError: it is something else.
-    """
+    """Refuse what is neither True nor False (TypeError)."""
     if not isinstance(value, bool):
         raise TypeError(f"{name}={value!r}: it must be True or False")
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Refuse what is not among the choices.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Refuse what is not among the choices (ValueError)."""
     if value not in choices:
         raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(repr, choices))}")
 

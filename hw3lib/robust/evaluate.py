@@ -547,8 +547,6 @@ class _Held:
         with evaluating(model), torch.enable_grad():
             return self.attack(x, y)
 
-    perturb = __call__
-
     def __str__(self) -> str:
         return str(self.attack)
 
