@@ -135,7 +135,7 @@ def gradient_masking(
     right = correct(model, x, y, batch_size=batch_size)
     if not right.any():
         raise ValueError("the model classifies none of these images rightly, so none is attacked")
-    with checked(model, x, y, attack.eps, None, "", probe=False) as x:
+    with checked(model, x, y, attack.eps, probe=False) as x:
         seen = _traced(model, x[right][:1], y[right][:1])
 
         @cache

@@ -26,9 +26,9 @@ def checked(
     model: Classifier,
     x: Tensor,
     y: Tensor,
-    eps: Radius,
-    generator: torch.Generator | None,
-    why: str,
+    eps: Radius = 0.0,
+    generator: torch.Generator | None = None,
+    why: str = "",
     *,
     probe: bool = True,
 ) -> Iterator[Tensor]:

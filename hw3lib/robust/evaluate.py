@@ -119,7 +119,7 @@ def correct(
     """
     if y is None or not isinstance(x, Tensor):
         return torch.cat([correct(model, *batch) for batch in _loaded(model, x, y)])
-    with checked(model, as_pixels(x), y, 0.0, None, "", probe=False) as pixels:
+    with checked(model, as_pixels(x), y, probe=False) as pixels:
         batches = pixels.split(batch_size)
         found = [answers(model, batch) for batch in batches]
         for batch, logits in zip(batches, found, strict=True):
