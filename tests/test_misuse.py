@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import nn
+from torch.utils.data import DataLoader
 from typer.testing import CliRunner
 
-from hw3lib import augmentation, cli, data, runs, shapes, stats
+from hw3lib import augmentation, cli, data, robust, runs, shapes, stats
 from hw3lib.experiments.part1.vae_training import TrainVAE
+from hw3lib.robust.attacks import NoGradientError
 from hw3lib.runs import schedule
 from hw3lib.runs.settings import RunError
 from tests.book.notebooks import BOOK
@@ -336,6 +339,40 @@ CALLS = {
     "negative counts": (lambda: stats.chi_square([-1, 2], [0.5, 0.5]), ValueError, "no negative"),
     "no distribution": (
         lambda: stats.chi_square([1, 2], [0.5, 0.6]), ValueError, "must be 0 or more, and sum to 1"
+    ),
+    # robust
+    "a list of models": (
+        lambda: robust.correct([], COLOUR, DRAWS[:, 0]), TypeError, "logits; this is a list"
+    ),
+    "an attack that was not made": (
+        lambda: robust.withstood(nn.Flatten(), robust.PGD, COLOUR, DRAWS[:, 0]), TypeError,
+        "is a class; an attack that holds its model, as those of other libraries do, is called as"
+    ),
+    "a loader that shuffles": (
+        lambda: robust.correct(nn.Flatten(), DataLoader(list(COLOUR), shuffle=True)), ValueError,
+        "the loader shuffles, so masks of two calls are not of the same images; make it with"
+    ),
+    "images and labels as one": (
+        lambda: robust.correct(nn.Flatten(), (COLOUR, DRAWS)), TypeError, "pass x, y as two"
+    ),
+    "a batch by names": (
+        lambda: robust.correct(nn.Flatten(), [{"x": COLOUR}]), TypeError, "a dict with keys x; pass"
+    ),
+    "a ball beside an attack's own": (
+        lambda: robust.withstood(
+            nn.Flatten(), robust.FGSM(0.1), COLOUR, DRAWS[:, 0], within=(0.1, "l2")
+        ), ValueError, "FGSM(eps=0.1) has a ball of its own; within= is for attacks that have none",
+    ),
+    "a report with two clean rows": (
+        lambda: robust.report(nn.Flatten(), {"clean": robust.FGSM(0.1)}, COLOUR, DRAWS[:, 0]),
+        ValueError, "an attack is named 'clean', as is a row of the report; rename it"
+    ),
+    "averages of half a draw": (
+        lambda: robust.Averaged(nn.Flatten(), draws=0.5), TypeError, "draws=0.5: it must be a whole"
+    ),
+    "a gradient that is cut": (
+        lambda: robust.FGSM(0.1)(lambda x: x.detach().flatten(1) - 1, COLOUR, DRAWS[:, 0]),
+        NoGradientError, "carry no gradient of the pixels, and the attack follows it; take torch.no"
     ),
     # runs
     "a run by its name": (

@@ -13,6 +13,8 @@ Example:
     >>> eps: robust.Radius = 8 / 255
     >>> norm: robust.Norm = "linf"
     >>> attack: robust.Attack = robust.PGD(eps, norm=norm)
+    >>> others: robust.Attacker = lambda x, y: x
+    >>> loaded: robust.Batches = [(x, y)]
     >>> robust.accuracy(robust.correct(model, x, y)).value
     1.0
     >>> robust.withstood(model, attack, x, y).shape
@@ -21,14 +23,24 @@ Example:
 
 from hw3lib.robust.attacks import FGSM, PGD, Attack, SignNoise, input_gradient, margin
 from hw3lib.robust.balls import Norm, Radius
-from hw3lib.robust.checklist import Finding, catastrophic_overfitting, gradient_masking
+from hw3lib.robust.checklist import (
+    Averaged,
+    Finding,
+    Findings,
+    StraightThrough,
+    catastrophic_overfitting,
+    gradient_masking,
+)
 from hw3lib.robust.classification import Classification
 from hw3lib.robust.defenses import TRADES, AdversarialLoss, JoinedBatch, Standard
 from hw3lib.robust.evaluate import (
+    Attacker,
+    Batches,
     accuracy,
     correct,
     course_accuracy,
     eps_curve,
+    report,
     restart_curve,
     step_curve,
     transfer_matrix,
@@ -43,10 +55,14 @@ __all__ = [
     "TRADES",
     "AdversarialLoss",
     "Attack",
+    "Attacker",
+    "Averaged",
+    "Batches",
     "Classification",
     "Classifier",
     "EightBit",
     "Finding",
+    "Findings",
     "JoinedBatch",
     "Norm",
     "Normalize",
@@ -54,6 +70,7 @@ __all__ = [
     "ResNet",
     "SignNoise",
     "Standard",
+    "StraightThrough",
     "accuracy",
     "catastrophic_overfitting",
     "correct",
@@ -62,6 +79,7 @@ __all__ = [
     "gradient_masking",
     "input_gradient",
     "margin",
+    "report",
     "restart_curve",
     "step_curve",
     "transfer_matrix",

@@ -17,12 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hw3lib.robust.balls import CIFAR10_STD, Ball, Cut, Norm, Radius, around, like, to_pixels
+from hw3lib.robust.balls import CIFAR10_STD, Ball, Cut, Norm, Radius, around, like, to_pixels, wide
 from hw3lib.robust.checks import (
+    answers,
     check_choice,
     check_flag,
     checked,
     checked_count,
+    checked_norm,
     checked_radius,
     checked_step,
     needed,
@@ -93,6 +95,10 @@ Look = Literal["exact", "fast"]
 """At the model itself, or at an approximation that is faster."""
 
 
+class NoGradientError(ValueError):
+    """A model cuts the way from its pixels to its logits, so that no gradient leads through."""
+
+
 def input_gradient(
     model: Classifier, x: Tensor, y: Tensor, loss: Loss = "cross_entropy"
 ) -> tuple[Tensor, Tensor]:
@@ -101,7 +107,7 @@ def input_gradient(
     One forward and one backward pass that leaves the parameters out.
 
     Raises:
-        ValueError: the logits carry no gradient.
+        NoGradientError: the logits carry no gradient of the pixels.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
@@ -115,13 +121,16 @@ def input_gradient(
         y = y.clone()
     with torch.enable_grad():
         logits = model(x.clone())  # a copy, for models that work in place
-        if not logits.requires_grad:
-            raise ValueError(
-                "the model's logits carry no gradient, and the attack follows the gradient; "
-                "take torch.no_grad, inference_mode or detach out of the model"
-            )
         values = (loss if callable(loss) else LOSSES[loss])(logits.float(), y)
-        (gradient,) = torch.autograd.grad(values.sum(), x)
+        gradient: Tensor | None = None
+        if values.requires_grad:
+            (gradient,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
+    if gradient is None:
+        raise NoGradientError(
+            "the model's logits carry no gradient of the pixels, and the attack follows it; take "
+            "torch.no_grad, inference_mode, detach, NumPy and thresholds out of the model, or "
+            "attack through `hw3lib.robust.StraightThrough`"
+        )
     return gradient, logits.detach()
 
 
@@ -153,11 +162,18 @@ class _Setting:
             return self.perturb(model, pixels, y, generator=generator)
 
     def __repr__(self) -> str:
+        return self._shown(always=True)
+
+    def __str__(self) -> str:
+        """What differs from the defaults, for messages."""
+        return self._shown(always=False)
+
+    def _shown(self, *, always: bool) -> str:
         values = [(part, getattr(self, part.name)) for part in fields(self) if part.repr]  # type: ignore[arg-type]
         shown = [
             f"{part.name}={value!r}"
             for part, value in values
-            if part.name not in self.added_later or value != part.default
+            if value != part.default or (always and part.name not in self.added_later)
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -192,7 +208,6 @@ class SignNoise(_Setting):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Noisy images without checks."""
         rng = needed(generator, "random signs")
         signs = torch.randint(0, 2, x.shape, generator=rng, dtype=torch.int8)
         return (x + like(self.eps, x) * (2 * signs.to(x.device) - 1)).clamp(0, 1)
@@ -220,6 +235,9 @@ class PGD(_Setting):
 
     Raises:
         TypeError, ValueError: a setting is not what it can be.
+
+    Warns:
+        UserWarning: a step in "linf" is as large as the range of pixels.
 
     Example:
         >>> attack = PGD(8 / 255, steps=20, random_start=True)
@@ -254,10 +272,10 @@ class PGD(_Setting):
             check_choice("loss", self.loss, tuple(LOSSES))
         check_choice("keep", self.keep, ("last", "best"))
         check_choice("look", self.look, ("exact", "fast"))
-        check_choice("norm", self.norm, ("linf", "l2"))
         check_choice("cut", self.cut, ("pixels", "normalized"))
         for name in ("random_start", "targeted"):
             check_flag(name, getattr(self, name))
+        self._set(norm=checked_norm(self.norm))
         self._set(eps=checked_radius(self.eps, self.norm))
         if self.step is not None:
             self._set(step=checked_step(self.step, self.eps, self.norm))
@@ -283,7 +301,6 @@ class PGD(_Setting):
     def perturb(
         self, model: Classifier, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Adversarial images without checks, on the model in the mode it is in."""
         seen, ball = self._seen(model), around(x, self.eps, self.norm, self.cut)
         best, highest = x, torch.full((len(x),), -math.inf, device=x.device)
         for _ in range(self.restarts):
@@ -292,7 +309,7 @@ class PGD(_Setting):
                     return point
                 gain = self._gain(logits, y)
                 better = gain > highest
-                best = torch.where(better.view(-1, *(1,) * (x.ndim - 1)), point, best)
+                best = torch.where(wide(better, x), point, best)
                 highest = torch.where(better, gain, highest)
         return best.detach()
 
@@ -327,13 +344,13 @@ class PGD(_Setting):
             gradient, logits = input_gradient(seen, point, y, self.loss)
             fooled = self._fooled(logits, y)
             if seen is not model and fooled.any():
-                fooled[fooled.clone()] = self._fooled(_judged(model, point[fooled]), y[fooled])
+                fooled[fooled.clone()] = self._fooled(answers(model, point[fooled]), y[fooled])
             taken[active[fooled]] = count
             stays = ~fooled
             active, y, ball = active[stays], y[stays], ball[stays]
             point = self._move(ball, point[stays], gradient[stays])
         if len(active):
-            taken[active[self._fooled(_judged(model, point), y)]] = self.steps
+            taken[active[self._fooled(answers(model, point), y)]] = self.steps
         return taken
 
     def _fooled(self, logits: Tensor, y: Tensor) -> Tensor:
@@ -353,7 +370,7 @@ class PGD(_Setting):
         if self.keep == "last" and self.restarts == 1:
             yield point, None
         else:
-            yield point, _judged(model, point)
+            yield point, answers(model, point)
 
     def _start(self, ball: Ball, generator: torch.Generator | None) -> Tensor:
         return ball.start(needed(generator, "random starts")) if self.random_start else ball.x
@@ -399,12 +416,12 @@ class FGSM(_Setting):
     kind: Literal["fgsm"] = field(default="fgsm", repr=False)
 
     def __post_init__(self) -> None:
-        self._set(eps=self._as_pgd.eps)  # which checks all of them
+        pgd = self._as_pgd  # which checks all of them
+        self._set(eps=pgd.eps, norm=pgd.norm)
 
     def perturb(
         self, model: Classifier, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Adversarial images without checks, on the model in the mode it is in."""
         return self._as_pgd.perturb(model, x, y, generator=generator)
 
     def steps_to_fool(
@@ -420,9 +437,3 @@ class FGSM(_Setting):
             self.eps, steps=1, targeted=self.targeted, loss=self.loss, look=self.look,
             norm=self.norm, cut=self.cut,
         )  # fmt: skip
-
-
-def _judged(model: Classifier, point: Tensor) -> Tensor:
-    """The model's own logits, without a graph."""
-    with torch.no_grad():
-        return model(point.clone())  # a copy, for models that work in place

@@ -30,7 +30,7 @@ CIFAR10_STD = (0.247, 0.243, 0.261)
 
 @dataclass(frozen=True)
 class LinfBall:
-    """Images (N, ...) of which each pixel lies between two bounds."""
+    """Each pixel of images x (N, ...) changes by at most eps."""
 
     x: Tensor
     eps: Radius
@@ -52,7 +52,7 @@ class LinfBall:
 
 @dataclass(frozen=True)
 class L2Ball:
-    """The change of an image, as one vector, is at most eps long."""
+    """The change of each of the images x (N, ...), as one vector, is at most eps long."""
 
     x: Tensor
     eps: float
@@ -77,7 +77,7 @@ class L2Ball:
 
 
 Ball = LinfBall | L2Ball
-"""Images that an attack may reach, one ball around each."""
+"""What an attack may reach, one ball for each image."""
 
 
 def around(x: Tensor, eps: Radius, norm: Norm, cut: Cut = "pixels") -> Ball:
@@ -125,18 +125,18 @@ def _uploaded(size: Radius, dtype: torch.dtype, device: torch.device) -> Tensor:
     return tensor.view(-1, 1, 1) if tensor.ndim else tensor
 
 
-def _wide(values: Tensor, x: Tensor) -> Tensor:
+def wide(values: Tensor, x: Tensor) -> Tensor:
     """One value an image, (N,), as a tensor that broadcasts over images x (N, ...)."""
     return values.view(-1, *(1,) * (x.ndim - 1))
 
 
 def _length(x: Tensor) -> Tensor:
-    return _wide(x.flatten(1).norm(dim=1), x)
+    return wide(x.flatten(1).norm(dim=1), x)
 
 
 def _unit(x: Tensor) -> Tensor:
     """Each image as a vector of length 1; what is 0 stays so."""
     tiny = torch.finfo(x.dtype).tiny
     # By the largest entry first: the squares of a small gradient would all be 0.
-    x = x / _wide(x.flatten(1).abs().amax(1), x).clamp(min=tiny)
+    x = x / wide(x.flatten(1).abs().amax(1), x).clamp(min=tiny)
     return x / _length(x).clamp(min=tiny)

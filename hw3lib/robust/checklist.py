@@ -1,18 +1,28 @@
-"""The evaluation checklist: signs that gradients mislead an attack."""
+"""The evaluation checklist: signs that gradients mislead an attack, and two ways around."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
 import scipy
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hw3lib.data import generator
-from hw3lib.robust.attacks import FGSM, PGD, SignNoise, input_gradient, margin
-from hw3lib.robust.evaluate import OwnAttack, accuracy, correct, misled, withstood
-from hw3lib.robust.modes import Classifier, evaluating
+from hw3lib.robust.attacks import FGSM, PGD, NoGradientError, SignNoise, input_gradient, margin
+from hw3lib.robust.checks import checked, checked_count
+from hw3lib.robust.evaluate import (
+    Batches,
+    OwnAttack,
+    accuracy,
+    correct,
+    gathered,
+    misled,
+    withstood,
+)
+from hw3lib.robust.modes import Classifier
 
 SIGNIFICANCE = 0.01
 """Level at which a weaker attack counts as the stronger one."""
@@ -60,26 +70,44 @@ class Finding:
     numbers: dict[str, float]
 
 
+class Findings(dict[str, Finding]):
+    """The findings by name, shown as a table.
+
+    Example:
+        >>> Findings({"zero_gradients": Finding("none is zero", False, {"share": 0.25})})
+        zero_gradients  NO  none is zero (share 0.25)
+    """
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            f"{name:14}  {'ok' if found.passed else 'NO'}  {found.claim} "
+            f"({', '.join(f'{key} {value:.3g}' for key, value in found.numbers.items())})"
+            for name, found in self.items()
+        )
+
+
 def gradient_masking(
     model: Classifier,
     attack: PGD,
-    x: Tensor,
-    y: Tensor,
+    x: Tensor | Batches,
+    y: Tensor | None = None,
     *,
+    num_images: int | None = None,
     surrogate: Classifier | None = None,
     seed: int = 0,
     batch_size: int = 500,
-) -> dict[str, Finding]:
+) -> Findings:
     """Signs that an attack fails because gradients mislead it, and not because the model is robust.
 
     The checklists of Athalye et al. (2018) and Carlini et al. (2019). A weaker attack that fools
     more images than a stronger one is a sign, whether the model is to blame or the attack's own
     settings; the two are compared on the images on which they differ, by the one-sided sign test at
-    level `SIGNIFICANCE`.
+    level `SIGNIFICANCE`. A model that cuts its gradient is examined as one whose gradient is 0.
 
     Args:
         model, x, y, seed, batch_size: as in `withstood`.
         attack: the white-box attack that is examined.
+        num_images: only the first so many are looked at.
         surrogate: another model, on which images are made for a transfer attack.
 
     Returns:
@@ -94,29 +122,95 @@ def gradient_masking(
     """
     if not isinstance(attack, PGD):
         raise TypeError(f"{attack}: the list asks for more steps and restarts, so it needs a PGD")
+    num = None if num_images is None else checked_count("num_images", num_images)
+    x, y = gathered(model, x, y, num)
     right = correct(model, x, y, batch_size=batch_size)
     if not right.any():
         raise ValueError("the model classifies none of these images rightly, so none is attacked")
+    with checked(model, x, y, attack.eps, probe=False) as x:
+        seen = _traced(model, x[right][:1], y[right][:1])
 
-    @cache
-    def left(other: OwnAttack, seed: int) -> Tensor:
-        return withstood(model, other, x, y, seed=seed, batch_size=batch_size)
+        @cache
+        def left(other: OwnAttack, seed: int) -> Tensor:
+            return withstood(seen, other, x, y, seed=seed, batch_size=batch_size)
 
-    # Other random numbers for the stronger one: with the same, restarts could not do worse.
-    compared = {
-        name: (left(weaker, seed), left(stronger, seed + 1))
-        for name, (weaker, stronger) in _pairs(attack, x[0].numel()).items()
-    }
-    if surrogate is not None:
-        wrong = misled({"": model}, attack, surrogate, x, y, right, seed, batch_size)[""]
-        compared["transfer"] = right & ~wrong, left(attack, seed + 1)
-    findings = {name: _not_stronger(CLAIMS[name], *masks) for name, masks in compared.items()}
-    reach = LARGE_EPS * (x[0].numel() ** 0.5 if attack.norm == "l2" else 1)
-    share = accuracy(left(replace(attack, eps=reach, step=None, keep="best"), seed)).value
-    findings["large_eps"] = Finding(
-        CLAIMS["large_eps"], share <= LEFT_AT_LARGE_EPS, {"accuracy": share}
-    )
-    return findings | _local_findings(model, attack, x[right], y[right], seed, batch_size)
+        # Other random numbers for the stronger one: with the same, restarts could not do worse.
+        compared = {
+            name: (left(weaker, seed), left(stronger, seed + 1))
+            for name, (weaker, stronger) in _pairs(attack, x[0].numel()).items()
+        }
+        if surrogate is not None:
+            wrong = misled({"": seen}, attack, surrogate, x, y, right, seed, batch_size)[""]
+            compared["transfer"] = right & ~wrong, left(attack, seed + 1)
+        findings = {name: _not_stronger(CLAIMS[name], *masks) for name, masks in compared.items()}
+        reach = LARGE_EPS * (x[0].numel() ** 0.5 if attack.norm == "l2" else 1)
+        share = accuracy(left(replace(attack, eps=reach, step=None, keep="best"), seed)).value
+        findings["large_eps"] = Finding(
+            CLAIMS["large_eps"], share <= LEFT_AT_LARGE_EPS, {"accuracy": share}
+        )
+        findings |= _local_findings(seen, attack, x[right], y[right], seed, batch_size)
+        return Findings(findings)
+
+
+def _traced(model: Classifier, x: Tensor, y: Tensor) -> Classifier:
+    """The model; if it cuts its gradient, the same answers with a gradient of 0."""
+    try:
+        input_gradient(model, x, y)
+    except NoGradientError:
+        return lambda x: model(x) + 0 * x.flatten(1).sum(1, keepdim=True)
+    return model
+
+
+class Averaged(nn.Module):
+    """The mean logits of several answers, `draws`, of a model that draws random numbers.
+
+    An attack on them follows the expectation of the gradient (Athalye et al. 2018): images that
+    are made on these are then for the model itself to judge. Logits, and not the probabilities
+    that the paper averages, so that no softmax hides the gradient of a model that is sure.
+
+    Raises:
+        TypeError, ValueError: `draws` is no whole number of 1 or more.
+
+    Example:
+        >>> linear = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+        >>> noisy = lambda x: linear(x + 0.1 * torch.randn_like(x))
+        >>> x, y = torch.rand(5, 3, 2, 2), torch.zeros(5, dtype=torch.long)
+        >>> images = FGSM(0.1)(Averaged(noisy, draws=20), x, y)
+        >>> correct(noisy, images, y).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, model: Classifier, draws: int = 20) -> None:
+        super().__init__()
+        self.model, self.draws = model, checked_count("draws", draws)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mean logits (N, classes) of pixels x."""
+        return torch.stack([self.model(x) for _ in range(self.draws)]).mean(0)
+
+
+class StraightThrough(nn.Module):
+    """What a function makes of pixels, with the gradient of one that does nothing.
+
+    For what cuts or hides the gradient, such as a threshold (BPDA, Athalye et al. 2018; Bengio et
+    al. 2013): `nn.Sequential(StraightThrough(threshold), model)` answers as before, and attacks can
+    follow it. The function keeps the shape of its images.
+
+    Example:
+        >>> x = torch.tensor([0.2, 0.7], requires_grad=True)
+        >>> steps = StraightThrough(lambda x: (x > 0.5).float())(x)
+        >>> steps.sum().backward()
+        >>> steps.tolist(), x.grad.tolist()
+        ([0.0, 1.0], [1.0, 1.0])
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The function's value; its gradient is that of x."""
+        return self.function(x.detach()).detach() + (x - x.detach())
 
 
 def catastrophic_overfitting(fgsm_accuracy: float, pgd_accuracy: float) -> bool:
@@ -175,11 +269,10 @@ def _local_findings(
 ) -> dict[str, Finding]:
     """What gradients and repeated answers tell about images that are classified rightly."""
     draws = generator(seed, "directions")
-    with evaluating(model):
-        parts = [
-            _looked_at(model, attack, *batch, draws)
-            for batch in zip(x.split(batch_size), y.split(batch_size), strict=True)
-        ]
+    parts = [
+        _looked_at(model, attack, *batch, draws)
+        for batch in zip(x.split(batch_size), y.split(batch_size), strict=True)
+    ]
     still, climbs, other = (accuracy(torch.cat(masks)).value for masks in zip(*parts, strict=True))
     found = {
         "zero_gradients": (still <= ZERO_GRADIENTS, still),

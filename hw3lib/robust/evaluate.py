@@ -16,26 +16,45 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, ClassVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn  # noqa: F401 - the examples build networks
+from torch.utils import data as loading
 from tqdm import tqdm
 
 from hw3lib.data import generator
 from hw3lib.robust.attacks import FGSM, PGD, Attack, SignNoise
-from hw3lib.robust.balls import Norm, Radius
-from hw3lib.robust.checks import check_inside, check_logits, checked, checked_pair
+from hw3lib.robust.balls import Norm, Radius, wide
+from hw3lib.robust.checks import (
+    answers,
+    as_pixels,
+    check_inside,
+    check_logits,
+    checked,
+    checked_norm,
+    checked_pair,
+    checked_radius,
+    first_weight,
+    inside,
+)
 from hw3lib.robust.modes import Classifier, evaluating
 from hw3lib.stats import Interval, proportion
 
 OwnAttack = FGSM | PGD | SignNoise
 """An attack of which copies with other settings can be made."""
 
-AnyAttack = Attack | Callable[[Tensor, Tensor], Tensor]
-"""An attack, or that of another library, which holds its model and maps images and labels."""
+OtherAttack = Callable[[Tensor, Tensor], Tensor]
+"""An attack of another library, which holds its model, from images and labels to images."""
+
+Attacker = Attack | OtherAttack
+"""An attack of this library, of one's own, or of another library."""
+
+Within = tuple[Radius, Norm]
+"""A ball, for attacks that have none of their own, such as `(8 / 255, "linf")`."""
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Images and labels a batch at a time, such as a `torch.utils.data.DataLoader` gives."""
@@ -84,13 +103,13 @@ def correct(
 
     Args:
         model: pixels to logits.
-        x: (N, C, H, W) pixels in [0, 1]; or batches of images and labels, in a fixed order, which
-            are moved to the model's device.
+        x: (N, C, H, W) pixels in [0, 1], or uint8; or batches of images and labels, in a fixed
+            order, which are moved to the model's device.
         y: (N,) int64 labels; none with batches.
         batch_size: images that are classified at a time.
 
     Raises:
-        ValueError, TypeError: what `hw3lib.robust.checks.checked` refuses.
+        ValueError, TypeError: what `hw3lib.robust.checks.checked` refuses; a loader shuffles.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
@@ -100,22 +119,22 @@ def correct(
     """
     if y is None or not isinstance(x, Tensor):
         return torch.cat([correct(model, *batch) for batch in _loaded(model, x, y)])
-    with checked(model, x, y, probe=False) as pixels, torch.no_grad():
-        # Copies, for models that work in place.
+    with checked(model, as_pixels(x), y, probe=False) as pixels:
         batches = pixels.split(batch_size)
-        answers = [model(batch.clone()) for batch in batches]
-        for batch, answer in zip(batches, answers, strict=True):
-            check_logits(answer, y, len(batch))
-        right: Tensor = torch.cat(answers).argmax(1) == y
+        found = [answers(model, batch) for batch in batches]
+        for batch, logits in zip(batches, found, strict=True):
+            check_logits(logits, y, len(batch))
+        right: Tensor = torch.cat(found).argmax(1) == y
     return right
 
 
 def withstood(
     model: Classifier,
-    attack: AnyAttack,
+    attack: Attacker,
     x: Tensor | Batches,
     y: Tensor | None = None,
     *,
+    within: Within | None = None,
     seed: int = 0,
     batch_size: int = 500,
 ) -> Tensor:
@@ -125,11 +144,15 @@ def withstood(
         model, x, y, batch_size: as in `correct`; of batches that are loaded the size is theirs.
         attack: untargeted. `PGD(keep="best")` leaves an image alone as soon as a step fools it. An
             attack of another library, which holds its model, is called with images and labels.
-        seed: of the attack's random numbers.
+        within: radius and norm of the ball in which such an attack counts: an image that it takes
+            further is not fooled, as is right for attacks that look for the smallest change.
+            Without it how far images go is for the caller to know.
+        seed: of the attack's random numbers, where it takes a generator.
 
     Raises:
-        ValueError: the attack is targeted, or leaves its ball or the pixel range.
-        TypeError: a batch is no pair of images and labels.
+        ValueError: the attack is targeted, or leaves its ball or the pixel range; it has a ball of
+            its own beside `within`; a loader shuffles.
+        TypeError: a batch is no pair of images and labels, or the attack is none.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
@@ -137,19 +160,59 @@ def withstood(
         >>> y = model(x).argmax(1)
         >>> withstood(model, PGD(0.5, keep="best"), x, y).shape
         torch.Size([5])
+        >>> far = lambda x, y: 1 - x  # no attack that stays close
+        >>> bool(withstood(model, far, x, y, within=(0.0, "linf")).all())
+        True
     """
-    draws = _draws(attack, seed)
+    attack, draws = _usable(attack, within), _draws(attack, seed)
     if y is None or not isinstance(x, Tensor):
         loaded = _loaded(model, x, y)
         return torch.cat([_curve(model, attack, *b, draws, len(b[1]))[-1] for b in loaded])
     return _curve(model, attack, x, y, draws, batch_size)[-1]
 
 
+def report(
+    model: Classifier,
+    attacks: Mapping[str, Attacker],
+    x: Tensor | Batches,
+    y: Tensor | None = None,
+    *,
+    within: Within | None = None,
+    seed: int = 0,
+    batch_size: int = 500,
+) -> dict[str, Interval]:
+    """Shares that are right before ("clean"), after each attack, and after all ("worst case").
+
+    Args:
+        model, x, y, seed, batch_size: as in `withstood`; batches can be gone through repeatedly.
+        attacks: by name.
+        within: as in `withstood`, for those of the attacks that have no ball of their own.
+
+    Raises:
+        ValueError: an attack has the name of another row; see `withstood`.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+        >>> x = torch.rand(5, 3, 2, 2)
+        >>> shares = report(model, {"FGSM": FGSM(0.1), "PGD": PGD(0.1)}, x, model(x).argmax(1))
+        >>> f"{shares['clean']:.2f}", list(shares)
+        ('1.00 [0.57, 1.00]', ['clean', 'FGSM', 'PGD', 'worst case'])
+    """
+    if taken := {"clean", "worst case"} & set(attacks):
+        raise ValueError(f"an attack is named {min(taken)!r}, as is a row of the report; rename it")
+    masks = {"clean": correct(model, x, y, batch_size=batch_size)}
+    for name, attack in attacks.items():
+        ball = within if isinstance(_usable(attack), _Held) else None
+        masks[name] = withstood(model, attack, x, y, within=ball, seed=seed, batch_size=batch_size)
+    masks["worst case"] = torch.stack([*masks.values()]).all(0)
+    return {name: accuracy(mask) for name, mask in masks.items()}
+
+
 def restart_curve(
     model: Classifier,
     attack: Attack,
-    x: Tensor,
-    y: Tensor,
+    x: Tensor | Batches,
+    y: Tensor | None = None,
     *,
     seed: int = 0,
     batch_size: int = 500,
@@ -165,11 +228,17 @@ def restart_curve(
         >>> restart_curve(model, attack, x, model(x).argmax(1)).shape
         torch.Size([4, 5])
     """
-    return _curve(model, attack, x, y, _draws(attack, seed), batch_size)
+    return _curve(model, attack, *gathered(model, x, y), _draws(attack, seed), batch_size)
 
 
 def step_curve(
-    model: Classifier, attack: PGD, x: Tensor, y: Tensor, *, seed: int = 0, batch_size: int = 500
+    model: Classifier,
+    attack: PGD,
+    x: Tensor | Batches,
+    y: Tensor | None = None,
+    *,
+    seed: int = 0,
+    batch_size: int = 500,
 ) -> Tensor:
     """Where the model is right after each of 0, ..., steps steps, (steps + 1, N); it never rises.
 
@@ -186,7 +255,7 @@ def step_curve(
         >>> len(left), int(left[0])
         (11, 5)
     """
-    _check_usable(attack)
+    _usable(attack)
     if not isinstance(attack, PGD):
         raise TypeError(f"{attack}: a curve over steps is of PGD, the only one that makes several")
     if attack.restarts > 1:
@@ -194,6 +263,7 @@ def step_curve(
             f"restarts={attack.restarts}: the curve over steps belongs to one run; set restarts=1, "
             "or take restart_curve"
         )
+    x, y = gathered(model, x, y)
     taken = torch.zeros_like(y)
     draws = generator(seed, "attack")
     for batch in _batches(correct(model, x, y, batch_size=batch_size), batch_size):
@@ -205,8 +275,8 @@ def step_curve(
 def eps_curve(
     model: Classifier,
     attack: OwnAttack,
-    x: Tensor,
-    y: Tensor,
+    x: Tensor | Batches,
+    y: Tensor | None,
     eps_values: Sequence[Radius],
     *,
     seed: int = 0,
@@ -232,6 +302,7 @@ def eps_curve(
         tensor(5)
     """
     _check_ascending(eps_values)
+    x, y = gathered(model, x, y)
     right = correct(model, x, y, batch_size=batch_size)
     rows = []
     for eps in eps_values:
@@ -270,8 +341,8 @@ class Transfer:
 def transfer_matrix(
     models: Mapping[str, Classifier],
     attack: Attack,
-    x: Tensor,
-    y: Tensor,
+    x: Tensor | Batches,
+    y: Tensor | None = None,
     *,
     noise: SignNoise | None = None,
     seed: int = 0,
@@ -302,6 +373,7 @@ def transfer_matrix(
         raise ValueError("there are no models")
     if noise is not None and "noise" in models:
         raise ValueError('a model is named "noise", as is the row of the noise; rename the model')
+    x, y = gathered(next(iter(models.values())), x, y)
     right = {name: correct(model, x, y, batch_size=batch_size) for name, model in models.items()}
     sources = [(name, attack, model, right[name]) for name, model in models.items()]
     if noise is not None:  # it looks at no model, so any will do
@@ -319,18 +391,32 @@ def transfer_matrix(
 # Helpers
 
 
+def gathered(
+    model: Classifier, x: Tensor | Batches, y: Tensor | None, num: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """All images, or the first of them, and their labels as tensors, loaded if need be.
+
+    Raises:
+        ValueError, TypeError: what is refused as in `correct`.
+    """
+    if isinstance(x, Tensor) and y is not None:
+        return as_pixels(x[:num]), y[:num]
+    batches, count = [], 0
+    for batch in _loaded(model, x, y):
+        batches.append(batch)
+        count += len(batch[1])
+        if num is not None and count >= num:
+            break
+    images, labels = (torch.cat(parts)[:num] for parts in zip(*batches, strict=True))
+    return as_pixels(images), labels
+
+
 def _loaded(
     model: Classifier, batches: Tensor | Batches, y: Tensor | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches on the model's device, with a progress bar on a terminal where it takes long."""
-    if isinstance(batches, Tensor):
-        raise TypeError("images came without labels; pass both, or batches of both")
-    if y is not None:
-        raise TypeError(
-            f"images are a {type(batches).__name__}; with labels beside them they must be a tensor "
-            "(torch.as_tensor), and batches of images and labels come alone"
-        )
-    weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    _check_loadable(batches, y)
+    weight = first_weight(model)
     bar = tqdm(batches, unit="batch", leave=False, delay=2, disable=None)
     with torch.random.fork_rng(devices=[]):  # a loader draws from the global numbers as it starts
         loaded = iter(bar)
@@ -342,13 +428,33 @@ def _loaded(
         yield images.to(device), labels.to(device)
 
 
+def _check_loadable(batches: Any, y: Tensor | None) -> None:
+    if isinstance(batches, Tensor):
+        raise TypeError("images came without labels; pass both, or batches of both")
+    if y is not None:
+        raise TypeError(
+            f"images are a {type(batches).__name__}; with labels beside them they must be a tensor "
+            "(torch.as_tensor), and batches of images and labels come alone"
+        )
+    listed = isinstance(batches, tuple | list)
+    if listed and len(batches) == 2 and all(isinstance(part, Tensor) for part in batches):
+        raise TypeError("images and labels came as one; pass x, y as two arguments")
+    random = loading.RandomSampler, loading.SubsetRandomSampler, loading.WeightedRandomSampler
+    for holder in (batches, getattr(batches, "batch_sampler", None)):
+        if isinstance(getattr(holder, "sampler", None), random):
+            raise ValueError(
+                "the loader shuffles, so masks of two calls are not of the same images; "
+                "make it with shuffle=False"
+            )
+
+
 def _batches(mask: Tensor, batch_size: int) -> Iterator[Tensor]:
     """Indices of the true entries, `batch_size` at a time; nothing if there are none."""
     if mask.any():
         yield from mask.nonzero().squeeze(1).split(batch_size)
 
 
-def _draws(attack: AnyAttack, seed: int) -> list[torch.Generator]:
+def _draws(attack: Attacker, seed: int) -> list[torch.Generator]:
     """The random numbers of each restart."""
     restarts = attack.restarts if isinstance(attack, PGD) else 1
     return [generator(seed, "attack", restart) for restart in range(restarts)]
@@ -356,20 +462,21 @@ def _draws(attack: AnyAttack, seed: int) -> list[torch.Generator]:
 
 def _curve(
     model: Classifier,
-    attack: AnyAttack,
+    attack: Attacker,
     x: Tensor,
     y: Tensor,
     draws: list[torch.Generator],
     batch_size: int,
 ) -> Tensor:
     """Where the model is right after 0, 1, ... restarts, (restarts + 1, N)."""
+    x = as_pixels(x)
     right = correct(model, x, y, batch_size=batch_size)
     return torch.stack([right, *_runs(model, attack, x, y, right, draws, batch_size)])
 
 
 def _runs(
     model: Classifier,
-    attack: AnyAttack,
+    attack: Attacker,
     x: Tensor,
     y: Tensor,
     right: Tensor,
@@ -377,7 +484,7 @@ def _runs(
     batch_size: int,
 ) -> Iterator[Tensor]:
     """Which of the images that are right stay so, after each restart; a run attacks no others."""
-    _check_usable(attack)
+    attack = _usable(attack)
     run = replace(attack, restarts=1) if isinstance(attack, PGD) else attack
     for numbers in draws:
         right = right.clone()
@@ -387,7 +494,7 @@ def _runs(
 
 
 def _survives(
-    model: Classifier, attack: AnyAttack, x: Tensor, y: Tensor, draws: torch.Generator
+    model: Classifier, attack: Attacker, x: Tensor, y: Tensor, draws: torch.Generator
 ) -> Tensor:
     """Where one run leaves the model right, (N,), for images right before."""
     if isinstance(attack, PGD) and attack.keep == "best":
@@ -396,21 +503,52 @@ def _survives(
 
 
 def attacked(
-    model: Classifier, attack: AnyAttack, x: Tensor, y: Tensor, draws: torch.Generator
+    model: Classifier, attack: Attacker, x: Tensor, y: Tensor, draws: torch.Generator
 ) -> Tensor:
     """Adversarial images (N, C, H, W) by any attack.
 
     Raises:
-        ValueError: they are outside of the ball of an attack that tells its model at the call.
+        ValueError: they are outside of the pixel range, or of the attack's ball.
+        TypeError: they are no images.
     """
-    if "generator" not in inspect.signature(attack).parameters:
-        with evaluating(model):
-            return cast(Callable[[Tensor, Tensor], Tensor], attack)(x, y).detach()
-    own = cast(Attack, attack)
+    own = _usable(attack)
     images = own(model, x, y, generator=draws)
-    norm: Norm = getattr(own, "norm", "linf")
-    check_inside(x, images, own.eps, norm, own)
+    if not isinstance(images, Tensor):
+        kind = type(images).__name__
+        raise _no_attack(
+            attack, f"returned a {kind}; pick the images, as lambda x, y: attack(x, y)[1]"
+        )
+    if images.shape != x.shape:
+        raise _no_attack(attack, f"returned shape {tuple(images.shape)} for {tuple(x.shape)}")
+    images = images.detach()
+    if isinstance(own, _Held) and own.within:
+        images = images.where(wide(inside(x, images, *own.within), x), x)
+    check_inside(x, images, own.eps, checked_norm(getattr(own, "norm", "linf")), attack)
     return images
+
+
+@dataclass(frozen=True)
+class _Held:
+    """An attack that holds its model as one that is told it, of any radius."""
+
+    attack: OtherAttack
+    within: Within | None
+
+    eps: ClassVar[float] = math.inf
+
+    def __call__(
+        self,
+        model: Classifier,
+        x: Tensor,
+        y: Tensor,
+        *,
+        generator: torch.Generator | None = None,  # noqa: ARG002 - it has random numbers of its own
+    ) -> Tensor:
+        with evaluating(model), torch.enable_grad():
+            return self.attack(x, y)
+
+    def __str__(self) -> str:
+        return str(self.attack)
 
 
 def misled(
@@ -424,7 +562,7 @@ def misled(
     batch_size: int,
 ) -> dict[str, Tensor]:
     """Where each target is wrong on what the attack makes on the source of the images `made`."""
-    _check_usable(attack)
+    attack = _usable(attack)
     wrong = {name: torch.zeros_like(made) for name in targets}
     draws = generator(seed, "attack")
     for batch in _batches(made, batch_size):
@@ -434,7 +572,17 @@ def misled(
     return wrong
 
 
-def _check_usable(attack: AnyAttack) -> None:
+def _usable(attack: Attacker, within: Within | None = None) -> Attack:
+    """An attack that is told its model; one that holds it is wrapped.
+
+    Raises:
+        ValueError: it is targeted, leaves its ball, or has one beside `within`.
+        TypeError: it is called in another way, or is no attack.
+    """
+    if not callable(attack) or isinstance(attack, type):
+        raise _no_attack(
+            attack, "is a class" if isinstance(attack, type) else f"is a {type(attack).__name__}"
+        )
     if getattr(attack, "targeted", False):
         raise ValueError(
             f"{attack} is targeted, so it would take the true labels for those to reach; "
@@ -445,6 +593,34 @@ def _check_usable(attack: AnyAttack) -> None:
             f"{attack} cuts images in a way that leaves its ball, and what leaves the ball proves "
             "nothing about it; hw3lib.experiments.part2.deviations tells what such a cut does"
         )
+    signature = inspect.signature(attack)
+    if "generator" not in signature.parameters:
+        try:
+            signature.bind(None, None)
+        except TypeError:
+            raise _no_attack(attack, f"takes {', '.join(signature.parameters)}") from None
+        return _Held(cast(OtherAttack, attack), within and _checked_ball(within))
+    if not hasattr(attack, "eps"):
+        raise _no_attack(attack, "has no eps")
+    if within is not None:
+        raise ValueError(f"{attack} has a ball of its own; within= is for attacks that have none")
+    return cast(Attack, attack)
+
+
+def _checked_ball(within: Any) -> Within:
+    if not isinstance(within, tuple | list) or len(within) != 2:
+        raise TypeError(f'within={within!r}: give a radius and a norm, such as (8 / 255, "linf")')
+    norm = checked_norm(within[1])
+    return checked_radius(within[0], norm), norm
+
+
+def _no_attack(attack: object, seen: str) -> TypeError:
+    """What to raise of something that is no attack, with what was seen of it."""
+    return TypeError(
+        f"{attack} {seen}; an attack that holds its model, as those of other libraries do, is "
+        "called as attack(x, y), any other has a radius eps and is called as "
+        "attack(model, x, y, generator=...), and both return the images"
+    )
 
 
 def _check_ascending(eps_values: Sequence[Radius]) -> None:

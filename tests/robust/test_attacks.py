@@ -63,7 +63,7 @@ def test_on_a_linear_model_fgsm_is_the_closed_form_worst_case(eps):
     assert FGSM(eps)(model, x, y) == pytest.approx(worst_case(model, x, y, eps), abs=1e-6)
 
 
-@pytest.mark.parametrize(("steps", "step"), [(1, 0.1), (10, 0.01), (7, 0.02), (3, 2.0)])
+@pytest.mark.parametrize(("steps", "step"), [(1, 0.1), (10, 0.01), (7, 0.02), (3, 0.9)])
 @pytest.mark.parametrize("keep", ["last", "best"])
 def test_pgd_with_enough_steps_equals_fgsm_on_a_linear_model(steps, step, keep):
     model, (x, y) = Linear(), images()
@@ -99,7 +99,7 @@ any_attack = (
         ),
         radii,
         st.integers(1, 3),
-        st.none() | st.floats(1e-4, 10),
+        st.none() | st.floats(1e-4, 0.999),
         st.booleans(),
         st.integers(1, 2),
         st.sampled_from(["last", "best"]),
@@ -630,3 +630,43 @@ def test_a_radius_for_other_channels_is_refused():
 def test_the_margin_is_the_distance_to_the_best_other_class_with_its_sign():
     logits = torch.tensor([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0]])
     assert margin(logits, torch.tensor([0, 1])).tolist() == [-1.0, 2.0]
+
+
+@pytest.mark.parametrize("kind", [FGSM, PGD])
+@pytest.mark.parametrize("norm", ["L2", "Linf", "LINF"])
+def test_a_norm_may_be_written_with_capitals(kind, norm):
+    assert kind(0.1, norm=norm) == kind(0.1, norm=norm.lower())
+    assert repr(kind(0.1, norm=norm)) == repr(kind(0.1, norm=norm.lower()))
+
+
+@pytest.mark.parametrize("step", [1, 2, (0.1, 0.1, 2.0)])
+def test_a_step_over_the_whole_range_is_warned_about(step):
+    eps = (0.03,) * 3 if isinstance(step, tuple) else 8 / 255
+    with pytest.warns(UserWarning, match=r"did you mean [12]/255\?"):
+        PGD(eps, step=step)
+
+
+def test_long_steps_of_the_course_and_in_l2_are_not_warned_about():
+    assert PGD.from_normalized(0.01, step=2.0).step_size[2] > 0.5
+    assert PGD(0.5, step=2.0, norm="l2").step == 2
+    assert FGSM(0.999)(MODEL, X, Y).shape == X.shape
+
+
+@pytest.mark.parametrize(
+    ("attack", "shown"),
+    [
+        (PGD(0.1), "PGD(eps=0.1)"),
+        (PGD(0.1, steps=3, norm="l2"), "PGD(eps=0.1, steps=3, norm='l2')"),
+        (FGSM((0.1, 0.2, 0.3), loss="margin"), "FGSM(eps=(0.1, 0.2, 0.3), loss='margin')"),
+        (SignNoise(0.1), "SignNoise(eps=0.1)"),
+    ],
+)
+def test_messages_show_what_differs_from_the_defaults(attack, shown):
+    assert str(attack) == shown
+    assert repr(attack).startswith(shown.split(",")[0].removesuffix(")"))
+
+
+@pytest.mark.parametrize("cut", [lambda x: x.detach(), lambda x: (x > 0.5).float()])
+def test_a_gradient_of_the_parameters_alone_is_none(cut):
+    with pytest.raises(ValueError, match="carry no gradient of the pixels"):
+        FGSM(0.1)(lambda x: MODEL(cut(x)), X, Y)

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import itertools
 import math
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +20,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from hw3lib.data import generator
 from hw3lib.robust import attacks, checklist, evaluate
 from hw3lib.robust.attacks import FGSM, PGD, SignNoise, cross_entropy
-from hw3lib.robust.checklist import catastrophic_overfitting, gradient_masking
+from hw3lib.robust.checklist import (
+    Averaged,
+    StraightThrough,
+    catastrophic_overfitting,
+    gradient_masking,
+)
 from hw3lib.robust.evaluate import (
     accuracy,
     correct,
@@ -31,7 +37,7 @@ from hw3lib.robust.evaluate import (
     withstood,
 )
 from hw3lib.robust.modes import evaluating
-from hw3lib.robust.resnet import ResNet
+from hw3lib.robust.resnet import EightBit, ResNet
 
 few = settings(max_examples=15, deadline=None)
 
@@ -361,12 +367,12 @@ def test_targeted_attacks_are_refused(name):
     ("x", "y", "error", "message"),
     [
         (X * 4 - 2, Y, ValueError, "looks normalised"),
-        ((X * 255).to(torch.uint8), Y, TypeError, "torch.uint8"),
+        ((X * 255).int(), Y, TypeError, "torch.int32"),
         (X[:0], Y[:0], ValueError, "at least one image"),
         (X, Y[:-1], ValueError, "43 images, but labels of shape"),
         (X, Y + 5, ValueError, "but the model has 5 classes"),
     ],
-    ids=["normalised", "uint8", "empty", "too few labels", "too many classes"],
+    ids=["normalised", "integers", "empty", "too few labels", "too many classes"],
 )
 def test_wrong_images_and_labels_are_refused(name, x, y, error, message):
     with pytest.raises(error, match=message):
@@ -1070,3 +1076,318 @@ def test_labels_from_inference_mode_are_as_good():
         y = Y + 0
     assert equal(FGSM(0.02)(MODEL, X, y), FGSM(0.02)(MODEL, X, Y))
     assert equal(withstood(MODEL, BEST, X, y), withstood(MODEL, BEST, X, Y))
+
+
+# What comes from outside: loaders, 8-bit images, attacks of others, models that are none
+
+
+def loaders(sampler):
+    data = TensorDataset(X, Y)
+    return {
+        "shuffle": lambda: DataLoader(data, 8, shuffle=True),
+        "sampler": lambda: DataLoader(data, 8, sampler=sampler.SubsetRandomSampler(range(9))),
+        "weights": lambda: DataLoader(data, 8, sampler=sampler.WeightedRandomSampler([1.0], 9)),
+        "batches": lambda: DataLoader(
+            data, batch_sampler=sampler.BatchSampler(sampler.RandomSampler(data), 8, False)
+        ),
+    }
+
+
+@pytest.mark.parametrize("kind", loaders(torch.utils.data))
+def test_a_loader_that_shuffles_is_refused(kind):
+    loader = loaders(torch.utils.data)[kind]()
+    for call in (lambda: correct(MODEL, loader), lambda: withstood(MODEL, BEST, loader)):
+        with pytest.raises(ValueError, match=r"the loader shuffles.*make it with shuffle=False"):
+            call()
+
+
+def test_curves_matrices_and_the_checklist_take_loaders_too():
+    loader = DataLoader(TensorDataset(X, Y), 9)
+    for name, measure in measurements().items():
+        if name == "withstood":
+            continue
+        assert str(measure(MODEL, loader, None)) == str(measure(MODEL, X, Y))
+    assert equal(restart_curve(MODEL, RANDOM, loader), restart_curve(MODEL, RANDOM, X, Y))
+    few_images = gradient_masking(MODEL, BEST, loader, num_images=20)
+    assert few_images == gradient_masking(MODEL, BEST, X[:20], Y[:20])
+    assert few_images == gradient_masking(MODEL, BEST, X, Y, num_images=20)
+    with pytest.raises(ValueError, match="num_images=0"):
+        gradient_masking(MODEL, BEST, loader, num_images=0)
+
+
+@pytest.mark.parametrize("name", measurements())
+def test_images_of_8_bits_are_as_good(name):
+    raw, model = (X * 255).round().to(torch.uint8), network().float()
+    pixels = raw / torch.tensor(255.0)
+    measure = measurements()[name]
+    assert str(measure(model, raw, Y)) == str(measure(model, pixels, Y))
+    assert correct(model, [(raw, Y)]).any()
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (
+            {"image": X, "label": Y},
+            r"keys image, label; pass \[\(batch\['image'\], batch\['label'\]\) for batch in loader",
+        ),
+        ((X, Y, Y), r"Tensor, Tensor, Tensor\); pass \[batch\[:2\] for batch in loader\]"),
+        ((X[0], Y[0]), r"Tensor, Tensor\); pass a DataLoader of them"),
+    ],
+    ids=["dict", "three", "one image"],
+)
+def test_a_batch_of_another_form_says_how_to_make_it_a_pair(batch, message):
+    with pytest.raises(TypeError, match=message):
+        withstood(MODEL, BEST, [batch])
+
+
+def test_images_and_labels_in_one_tuple_are_told():
+    with pytest.raises(TypeError, match="pass x, y as two arguments"):
+        withstood(MODEL, BEST, (X, Y))
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (lambda z: (z, z), r"model\(x\)\[0\]$"),
+        (lambda z: {"logits": z}, r"model\(x\)\['logits'\]$"),
+        (lambda z: {"scores": z}, r"model\(x\)\['scores'\]$"),
+        (lambda z: {}, r"model\(x\)\['logits'\]$"),
+        (lambda z: z.numpy(), r"torch\.as_tensor\(model\(x\)\)$"),
+        (lambda z: type("Output", (), {"logits": z})(), r"model\(x\)\.logits$"),
+    ],
+)
+def test_logits_in_something_are_told_where(answer, hint):
+    with pytest.raises(TypeError, match=hint):
+        correct(lambda x: answer(MODEL(x)), X, Y)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [([MODEL], "list"), ("resnet18", "str"), ({}, "dict"), (nn.Linear, "Linear")]
+)
+def test_what_is_no_model_is_told(model, name):
+    for call in (correct, partial(withstood, attack=BEST)):
+        with pytest.raises(TypeError, match=rf"called with pixels and .* this is a {name}$"):
+            call(model, x=X, y=Y)
+
+
+def test_a_model_of_another_precision_or_layout_says_what_it_was_given():
+    cases = [
+        (network().float(), X, "x.float"),
+        (MODEL, X.float(), "x.double"),
+        (network().half(), X.float(), "model.float"),
+        (MODEL, X[:, 0], r"no channels; .* x\[:, None\]"),
+        (MODEL, X.movedim(1, -1), r"channels last; .* x.movedim\(-1, 1\)"),
+    ]
+    for model, x, way in cases:
+        for call in (correct, partial(withstood, attack=BEST), BEST):
+            with pytest.raises(RuntimeError) as caught:
+                call(model, x=x, y=Y)
+            assert re.search(way, caught.value.__notes__[0])
+    assert "are torch.float32, the model's weights torch.float16" in str(
+        noted(lambda: correct(network().half(), X.float(), Y))
+    )
+
+
+def noted(call):
+    with pytest.raises(RuntimeError) as caught:
+        call()
+    return caught.value.__notes__
+
+
+def test_outputs_of_a_sigmoid_are_warned_about():
+    with pytest.warns(UserWarning, match="if they come from a sigmoid"):
+        correct(lambda x: MODEL(x).sigmoid(), X, Y)
+    with pytest.warns(UserWarning, match="if they come from a sigmoid"):
+        FGSM(0.1)(lambda x: MODEL(x).sigmoid(), X, Y)
+    assert correct(lambda x: MODEL(x).sigmoid(), X[:3], Y[:3]).shape == (3,)  # so few, by chance
+    correct(lambda x: MODEL(x).sigmoid() + 0.5, X, Y)
+
+
+def test_images_with_a_graph_warn_of_nothing():
+    x = X.clone().requires_grad_()
+    assert equal(withstood(MODEL, FGSM(0.015), x, Y), withstood(MODEL, FGSM(0.015), X, Y))
+    assert equal(withstood(MODEL, lambda x, y: x, x, Y), correct(MODEL, X, Y))
+
+
+def smallest(x, y):
+    """Changes each image just enough: a minimum-norm attack, by bisection of FGSM's radius."""
+    for eps in (0.002, 0.005, 0.01, 0.02, 0.1):
+        made = FGSM(eps)(MODEL, x, y)
+        x = torch.where(correct(MODEL, x, y)[:, None, None, None], made, x)
+    return x
+
+
+def test_an_attack_without_a_radius_counts_within_the_ball_that_is_asked_for():
+    assert not withstood(MODEL, smallest, X, Y).any()
+    last = correct(MODEL, X, Y)
+    for eps in (0.001, 0.006, 0.03, 0.2):
+        left = withstood(MODEL, smallest, X, Y, within=(eps, "Linf"))
+        made = smallest(X, Y)
+        stays = (made - X).abs().flatten(1).amax(1) <= eps + 1e-6
+        assert equal(left, correct(MODEL, X, Y) & ~(stays & ~correct(MODEL, made, Y)))
+        assert (left <= last).all()
+        last = left
+    assert not last.any()
+    by_channel = withstood(MODEL, smallest, X, Y, within=((0.2, 0.2, 0.0), "linf"))
+    assert equal(by_channel, correct(MODEL, X, Y))
+    assert 0 < withstood(MODEL, smallest, X, Y, within=(0.1, "l2")).sum() < len(X)
+
+
+@pytest.mark.parametrize(
+    ("attack", "within", "error", "message"),
+    [
+        (BEST, (0.1, "linf"), ValueError, "has a ball of its own"),
+        (smallest, 0.1, TypeError, "give a radius and a norm"),
+        (smallest, (0.1, "l1"), ValueError, "norm='l1'"),
+        (smallest, (8, "linf"), ValueError, "did you mean 8/255"),
+    ],
+)
+def test_a_wrong_ball_is_told(attack, within, error, message):
+    with pytest.raises(error, match=message):
+        withstood(MODEL, attack, X, Y, within=within)
+
+
+SIGNATURES = r"called as attack\(x, y\), .* called as attack\(model, x, y, generator=\.\.\.\)"
+
+
+@pytest.mark.parametrize(
+    ("attack", "seen"),
+    [
+        (PGD, "is a class"),
+        ([BEST], "is a list"),
+        (0.1, "is a float"),
+        (lambda model, x, y: x, "takes model, x, y;"),
+        (lambda model, x, y, generator=None: x, "has no eps;"),
+        (lambda x, y: (x, x), "returned a tuple; pick the images"),
+        (lambda x, y: None, "returned a NoneType"),
+        (lambda x, y: x[:1, :1], r"returned shape \(1, 1, 8, 8\) for \("),
+        (lambda x, criterion, *, epsilons: x, "takes x, criterion, epsilons;"),
+    ],
+)
+def test_what_is_no_attack_is_told(attack, seen):
+    for call in (withstood, restart_curve):
+        with pytest.raises(TypeError, match=rf"{seen}.*{SIGNATURES}"):
+            call(MODEL, attack, X, Y)
+
+
+def test_an_attack_that_leaves_the_range_of_pixels_is_told():
+    with pytest.raises(ValueError, match=r"made images that span \[5.*; pixels are in \[0, 1\]"):
+        withstood(MODEL, lambda x, y: x + 5, X, Y)
+    with pytest.raises(ValueError, match=r"made images that span \[nan"):
+        withstood(MODEL, lambda x, y: x * math.nan, X, Y)
+
+
+def test_an_attack_of_others_may_follow_gradients_where_they_are_switched_off():
+    def follows(x, y):
+        return FGSM(0.015).perturb(MODEL, x, y) + 0 * nn.Parameter(torch.zeros(())).exp().log()
+
+    with torch.no_grad():
+        found = withstood(MODEL, lambda x, y: follows(x, y) if torch.is_grad_enabled() else x, X, Y)
+    assert equal(found, withstood(MODEL, FGSM(0.015), X, Y))
+
+
+def test_a_report_has_each_attack_and_the_worst_case():
+    loader = DataLoader(TensorDataset(X, Y), 20)
+    attacks_ = {"noise": SignNoise(0.15), "PGD": BEST, "smallest": smallest}
+    shares = evaluate.report(MODEL, attacks_, loader, within=(0.01, "linf"), seed=3)
+    assert list(shares) == ["clean", "noise", "PGD", "smallest", "worst case"]
+    masks = [
+        withstood(MODEL, SignNoise(0.15), X, Y, seed=3),
+        withstood(MODEL, BEST, X, Y),
+        withstood(MODEL, smallest, X, Y, within=(0.01, "linf")),
+    ]
+    assert shares["clean"] == accuracy(correct(MODEL, X, Y))
+    assert [shares[name] for name in attacks_] == [accuracy(mask) for mask in masks]
+    assert shares["worst case"] == accuracy(masks[0] & masks[1] & masks[2])
+    assert shares["worst case"].value <= min(shares[name].value for name in attacks_)
+    with pytest.raises(ValueError, match="named 'clean', as is a row of the report"):
+        evaluate.report(MODEL, {"clean": BEST}, X, Y)
+
+
+# Ways around masked gradients
+
+
+CUTS = {
+    "a threshold": lambda x: (x > 0.5).to(x),
+    "detach": lambda x: x.detach(),
+    "NumPy": lambda x: torch.from_numpy(x.detach().numpy().copy()),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_model_that_cuts_its_gradient_fails_the_checklist_and_stops_attacks(cut, frozen):
+    net = network(1).requires_grad_(not frozen)
+
+    def model(x):
+        return net(CUTS[cut](x))
+
+    y = model(X).argmax(1)
+    findings = gradient_masking(model, PGD(0.05), X, y)
+    assert findings["zero_gradients"].numbers == {"share": 1, "images": len(X)}
+    assert {"zero_gradients", "direction", "large_eps"} <= {
+        name for name, finding in findings.items() if not finding.passed
+    }
+    for attack in (FGSM(0.05), PGD(0.05), BEST):
+        with pytest.raises(ValueError, match="carry no gradient of the pixels"):
+            withstood(model, attack, X, y)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_cut_gradient_is_passed_straight_through(cut):
+    model = nn.Sequential(StraightThrough(CUTS[cut]), MODEL)
+    assert torch.equal(model(X), MODEL(CUTS[cut](X)))
+    y = model(X).argmax(1)
+    noise = withstood(model, SignNoise(0.1), X, y).sum()
+    found = withstood(model, PGD(0.1, step=0.05, keep="best"), X, y).sum()
+    assert found < noise / 2
+
+
+def test_eight_bits_are_a_case_of_it():
+    x = X.clone().requires_grad_()
+    found = StraightThrough(lambda x: (x * 255).round() / 255)(x)
+    torch.testing.assert_close(found, EightBit()(x))
+    (gradient,) = torch.autograd.grad(found.sum(), x)
+    assert (gradient == 1).all()
+
+
+def test_the_mean_of_random_answers_is_followed_where_one_misleads():
+    """A ripple that is drawn anew hides the slope of one answer, and averages out."""
+
+    def ripple(x):
+        return MODEL(x + 0.005 * (1000 * x + 6.28 * torch.rand(len(x), 1, 1, 1).to(x)).sin())
+
+    y, attack = MODEL(X).argmax(1), FGSM(0.02)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        right = correct(ripple, X, y).sum()
+        single, averaged = (
+            correct(ripple, attack(seen, X, y), y).sum() for seen in (ripple, Averaged(ripple, 40))
+        )
+    assert single > 0.8 * right
+    assert averaged < 0.5 * right
+
+
+def test_averages_are_of_so_many_draws():
+    drawn = []
+
+    def model(x):
+        drawn.append(len(drawn) + 1.0)
+        return torch.full((len(x), 2), drawn[-1])
+
+    assert torch.equal(Averaged(model, draws=4)(X), torch.full((len(X), 2), 2.5))
+    with pytest.raises(ValueError, match="draws=0"):
+        Averaged(model, draws=0)
+
+
+def test_findings_are_a_dictionary_that_is_shown_as_a_table():
+    findings = gradient_masking(lambda x: MODEL(x.detach()), BEST, X, Y)
+    assert isinstance(findings, dict)
+    rows = str(findings).splitlines()
+    assert rows == repr(findings).splitlines()
+    assert [row.split()[0] for row in rows] == list(findings)
+    assert [row.split()[1] == "ok" for row in rows] == [f.passed for f in findings.values()]
+    for row, finding in zip(rows, findings.values(), strict=True):
+        assert finding.claim in row
+        assert all(key in row for key in finding.numbers)

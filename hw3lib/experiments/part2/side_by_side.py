@@ -14,7 +14,7 @@ from hw3lib import data, training
 from hw3lib.experiments.part2 import canary
 from hw3lib.experiments.part2.base import Block, Study
 from hw3lib.robust.attacks import PGD
-from hw3lib.robust.evaluate import AnyAttack, correct, withstood
+from hw3lib.robust.evaluate import Attacker, correct, withstood
 from hw3lib.robust.modes import Classifier
 
 OTHERS = ("torchattacks", "foolbox")
@@ -49,7 +49,7 @@ class SideBySide(Study):
     def blocks(self, model: Classifier, x: Tensor, y: Tensor) -> list[Block]:
         """What gives the masks (N,) of each attack: by our library, then by the others."""
         assert isinstance(model, nn.Module)  # the other libraries ask for one
-        ways: list[AnyAttack] = []
+        ways: list[Attacker] = []
         for attack in self.attacks:
             ways += [attack, *(counterpart(name, model, attack) for name in OTHERS)]
         return [partial(withstood, model, way, x, y) for way in ways]
