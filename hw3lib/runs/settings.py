@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import entry_points
@@ -21,26 +21,11 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class RunError(RuntimeError):
-    """A stored run is unreadable, incomplete, or not what was asked for.
-
-    Example:
-        >>> from hw3lib import runs
-        >>> runs.read(Path("nothing-here.json"))
-        Traceback (most recent call last):
-            ...
-        hw3lib.runs.settings.RunError: ...
-    """
+    """A stored run is unreadable, incomplete, or not what was asked for."""
 
 
 class OutOfTime(Exception):
-    """The time budget ends before the next step would; what is done is in the checkpoint.
-
-    Example:
-        >>> raise OutOfTime("the next epoch would end too late")
-        Traceback (most recent call last):
-            ...
-        hw3lib.runs.settings.OutOfTime: the next epoch would end too late
-    """
+    """The time budget ends before the next step would; what is done is in the checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +36,6 @@ class Context:
         device: torch's name of the device; None picks one.
         checkpoint: file that an interrupted computation resumes from.
         deadline: `time.monotonic()` by which to stop.
-
-    Example:
-        >>> Context(device="cpu").checkpoint is None
-        True
     """
 
     device: str | None = None
@@ -73,10 +54,6 @@ class Outcome:
         data: checksum of the data set.
         device: name of the device that computed it.
         seconds: time over all resumptions, where the computation knows it.
-
-    Example:
-        >>> Outcome(results={"mean": 0.5}, data="", device="cpu").arrays
-        {}
     """
 
     results: dict[str, Any]
@@ -232,8 +209,15 @@ class Settings(BaseModel, ABC):
 
     def changed(self, **changes: Any) -> Self:
         """The same settings with some replaced; unlike `model_copy`, they are validated."""
-        current = {name: getattr(self, name) for name in type(self).model_fields}
-        return type(self)(**current | changes)
+        return type(self)(**dict(self) | changes)
+
+
+def within(settings: Settings) -> Iterator[Settings]:
+    """The settings among settings: the runs that a run is made from."""
+    for _, value in settings:
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Settings):
+                yield part
 
 
 def _written(value: Any, dumped: Any) -> Any:

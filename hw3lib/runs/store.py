@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -52,12 +52,6 @@ class Run:
         canary: see `Settings.canary`, as of when it was computed.
         path: its JSON file.
         files: SHA-256 of the files beside it, by suffix.
-
-    Example:
-        >>> from hw3lib import TrainVAE
-        >>> one = run(TrainVAE())
-        >>> one.published, one.key == one.settings.key
-        (True, True)
     """
 
     settings: Settings
@@ -192,12 +186,6 @@ def compute(settings: Settings, *, device: str | None = None, deadline: float | 
     Raises:
         OutOfTime: the deadline came first.
         RunError: the result cannot be stored; this is tried before anything is computed.
-
-    Example:
-        >>> from hw3lib import TrainVAE
-        >>> stored = compute(TrainVAE(dataset="digits", epochs=0, num_filters=4))
-        >>> stored.published
-        False
     """
     path = _path(cache_dir(), settings)
     canary = settings.canary()
@@ -215,8 +203,7 @@ def compute(settings: Settings, *, device: str | None = None, deadline: float | 
         remove_parts(checkpoint)
         started, code = time.monotonic(), commit()
         context = Context(device, checkpoint, deadline)
-        with settings.environment(), _within(context):
-            outcome = settings.compute(context)
+        outcome = copy_context().run(_computed, settings, context)
         seconds = outcome.seconds or time.monotonic() - started
         with _writing(path, checkpoint):
             _store(settings, outcome, canary, provenance(outcome, seconds, code), path)
@@ -226,14 +213,11 @@ def compute(settings: Settings, *, device: str | None = None, deadline: float | 
     return read(path)
 
 
-@contextmanager
-def _within(context: Context) -> Iterator[None]:
-    """What is computed in the block is so for the run of this context."""
-    token = _outer.set(context)
-    try:
-        yield
-    finally:
-        _outer.reset(token)
+def _computed(settings: Settings, context: Context) -> Outcome:
+    """What a run gives; those that it needs on its way find its context in `_outer`."""
+    _outer.set(context)
+    with settings.environment():
+        return settings.compute(context)
 
 
 def _locked(
@@ -307,13 +291,6 @@ def publish(settings: Settings, *, weights: bool) -> Run:
 
     Raises:
         RunError: the run is not in the cache, or was altered there.
-
-    Example:
-        >>> from hw3lib import TrainVAE
-        >>> publish(TrainVAE(seed=987), weights=False)
-        Traceback (most recent call last):
-            ...
-        hw3lib.runs.settings.RunError: ...
     """
     source, target = _path(cache_dir(), settings), _path(PUBLISHED, settings)
     if not source.exists():
@@ -361,11 +338,6 @@ def published_seeds(settings: Settings, seeds: Iterable[int] = range(10)) -> lis
     """The run with these settings, computed if need be, then the published ones of other seeds.
 
     What only this machine has in its cache is left out, so that the list is the same everywhere.
-
-    Example:
-        >>> from hw3lib import TrainVAE
-        >>> [one.settings.seed for one in published_seeds(TrainVAE())][:3]
-        [0, 1, 2]
     """
     asked = run(settings)
     others = (settings.reseeded(seed) for seed in seeds)

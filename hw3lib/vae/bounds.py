@@ -25,19 +25,7 @@ Nats = TypeVar("Nats", float, Tensor, NDArray[Any])
 
 
 class LatentModel(Protocol):
-    """A latent-variable model with prior N(0, I) and a Gaussian encoder.
-
-    Example:
-        >>> import torch
-        >>> class Constant:
-        ...     # Every image has the same codes, and every code the same likelihood.
-        ...     def encode(self, x):
-        ...         return torch.zeros(len(x), 2), torch.zeros(len(x), 2)
-        ...     def log_likelihood(self, x, z):
-        ...         return torch.full((len(x),), -3.0)
-        >>> elbo_terms(Constant(), torch.zeros(2, 28, 28), torch.zeros(2, 2)).elbo
-        tensor([-3., -3.])
-    """
+    """A latent-variable model with prior N(0, I) and a Gaussian encoder."""
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -51,14 +39,6 @@ class ElboTerms:
     Attributes:
         nll: (N,) reconstruction term, -log p(x|z) in nats.
         kl: (N, D) KL(q(z|x) || p(z)) in nats, per latent dimension.
-
-    Example:
-        >>> import torch
-        >>> terms = ElboTerms(nll=torch.tensor([10.0]), kl=torch.tensor([[1.0, 2.0]]))
-        >>> terms.elbo
-        tensor([-13.])
-        >>> float(terms.loss(beta=0.5))
-        11.5
     """
 
     nll: Tensor
@@ -80,13 +60,7 @@ def gaussian_kl(mean: Tensor, log_std: Tensor) -> Tensor:
 
 
 def log_normal(z: Tensor, mean: Tensor | float = 0.0, log_std: Tensor | float = 0.0) -> Tensor:
-    """log N(z; mean, diag(std^2)) in nats, summed over the last axis.
-
-    Example:
-        >>> import torch
-        >>> round(float(log_normal(torch.zeros(1))), 4)
-        -0.9189
-    """
+    """log N(z; mean, diag(std^2)) in nats, summed over the last axis."""
     log_std = torch.as_tensor(log_std, dtype=z.dtype, device=z.device)
     standardised = (z - mean) * (-log_std).exp()
     return (-0.5 * standardised.square() - log_std - 0.5 * LOG_2PI).sum(-1)
@@ -102,16 +76,6 @@ def elbo_terms(model: LatentModel, x: Tensor, noise: Tensor) -> ElboTerms:
 
     Raises:
         ValueError: the noise has another shape.
-
-    Example:
-        >>> import torch
-        >>> from hw3lib.vae import LinearGaussian
-        >>> rng = torch.Generator().manual_seed(0)
-        >>> model = LinearGaussian.random(data_dim=3, latent_dim=1, generator=rng)
-        >>> x, z = model.sample(5, rng)
-        >>> terms = elbo_terms(model, x, torch.zeros_like(z))
-        >>> terms.nll.shape, terms.kl.shape
-        (torch.Size([5]), torch.Size([5, 1]))
     """
     mean, log_std = model.encode(x)
     if noise.shape != mean.shape:
@@ -125,12 +89,7 @@ def elbo_terms(model: LatentModel, x: Tensor, noise: Tensor) -> ElboTerms:
 
 
 def bits_per_dim(nats: Nats, num_dims: int = 28 * 28) -> Nats:
-    """Nats per image to bits per dimension: nats / (ln 2 * num_dims).
-
-    Example:
-        >>> round(bits_per_dim(300.0), 3)
-        0.552
-    """
+    """Nats per image to bits per dimension: nats / (ln 2 * num_dims)."""
     return nats / (math.log(2) * num_dims)
 
 
@@ -214,23 +173,12 @@ def active_dims(mean: Tensor, threshold: float = ACTIVE_VARIANCE) -> Tensor:
     Args:
         mean: (N, D) posterior means of a data set.
         threshold: what the variance of an active dimension's mean exceeds.
-
-    Example:
-        >>> import torch
-        >>> active_dims(torch.tensor([[0.0, 0.0], [1.0, 0.01]]))
-        tensor([ True, False])
     """
     return mean.var(0) > threshold
 
 
 def active_units(mean: Tensor, threshold: float = ACTIVE_VARIANCE) -> int:
-    """How many latent dimensions are active, see `active_dims`.
-
-    Example:
-        >>> import torch
-        >>> active_units(torch.tensor([[0.0, 0.0], [1.0, 0.01]]))
-        1
-    """
+    """How many latent dimensions are active, see `active_dims`."""
     return int(active_dims(mean, threshold).sum())
 
 

@@ -123,8 +123,7 @@ class VAE(nn.Module):
             temperature: divides the pixel logits; 1 samples the model, towards 0 takes the mode.
             generator: CPU generator; the numbers are the same on every device.
         """
-        device = next(self.parameters()).device
-        z = torch.randn(num, self.latent_dim, generator=generator).to(device)
+        z = torch.randn(num, self.latent_dim, generator=generator).to(next(self.parameters()))
         return sample_pixels(self.decode(z), temperature=temperature, generator=generator)
 
     @torch.no_grad()
@@ -144,7 +143,7 @@ class VAE(nn.Module):
             scipy.stats.norm.ppf((torch.arange(size) + 0.5).numpy() / size)
         ).float()
         z = torch.stack(torch.meshgrid(ticks, ticks.flip(0), indexing="xy"), dim=-1)
-        logits = self.decode(z.reshape(-1, 2).to(next(self.parameters()).device))
+        logits = self.decode(z.reshape(-1, 2).to(next(self.parameters())))
         return z, mean_image(logits).reshape(size, size, IMAGE_SIZE, IMAGE_SIZE)
 
 
@@ -171,12 +170,7 @@ def pixel_nll(logits: Tensor, x: Tensor) -> Tensor:
 
 
 def mean_image(logits: Tensor) -> Tensor:
-    """Expected grey level of each pixel, (N, H, W) in 0..15, for logits (N, 16, H, W).
-
-    Example:
-        >>> mean_image(torch.zeros(1, 16, 28, 28)).unique()
-        tensor([7.5000])
-    """
+    """Expected grey level of each pixel, (N, H, W) in 0..15, for logits (N, 16, H, W)."""
     levels = torch.arange(GREY_LEVELS, dtype=logits.dtype, device=logits.device)
     return torch.einsum("nlhw,l->nhw", logits.softmax(1), levels)
 
