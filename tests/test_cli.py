@@ -1,6 +1,7 @@
 """The command line finds, computes, shows and verifies runs; errors are one line."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -151,6 +152,34 @@ def test_reproduce_stops_before_its_time_is_up_and_goes_on_later(monkeypatch):
     assert "1 of 1 runs are left" in stopped.output
     assert invoke("reproduce").exit_code == 0
     assert len(runs.find(long).results["history"]) == 4
+
+
+def test_canaries_are_announced_and_say_nothing_of_their_own(monkeypatch, caplog):
+    chatter = logging.getLogger("hw3lib")
+    canary = TrainVAE.canary
+    monkeypatch.setattr(plan, "published", lambda seeds: [plan.Published(TINY)])
+    runs.run(TINY)
+    monkeypatch.setattr(TrainVAE, "canary", lambda self: chatter.info("epoch 1") or canary(self))
+    caplog.set_level(logging.INFO)
+    for words in (["reproduce"], ["reproduce", "--plan"]):
+        assert "checking 1 canaries" in invoke(*words).stderr
+    assert invoke("runs", "verify").exit_code == 0
+    assert "epoch 1" not in caplog.text
+    assert "canary" in invoke("reproduce", "--help").output
+
+
+def test_runs_are_listed_by_a_part_of_their_description():
+    runs.run(TINY)
+    runs.run(TINY.changed(seed=3))
+    assert len(invoke("runs", "list", "vae_training").output.splitlines()) == 3
+    head, found = invoke("runs", "list", "seed=3").output.splitlines()
+    assert found.startswith(TINY.changed(seed=3).key)
+    assert invoke("runs", "list", "nothing").output.splitlines() == [head]
+
+
+def test_the_help_of_run_says_how_to_list_experiments():
+    assert "hw3 run '?'" in invoke("run", "--help").output
+    assert "vae_training" in invoke("run", "?").stderr
 
 
 def test_seeds_are_lists_and_ranges():
@@ -313,7 +342,16 @@ def test_a_wheel_is_the_same_bytes_whenever_it_is_built(tmp_path):
 
 @pytest.mark.parametrize(
     ("word", "value"),
-    [("step=1e-3", 1e-3), ("step=2E+1", 20.0), ("step=1.5", 1.5), ("name=1e", "1e")],
+    [
+        ("step=1e-3", 1e-3),
+        ("step=2E+1", 20.0),
+        ("step=1.5", 1.5),
+        ("name=1e", "1e"),
+        ("name='1e-3'", "1e-3"),
+        ("name=1e-3 s", "1e-3 s"),
+        ("betas=[1e-3, 2, +1.5e2, -1E3]", [1e-3, 2, 150.0, -1000.0]),
+        ("defense={alpha: 5e-1}", {"alpha": 0.5}),
+    ],
 )
 def test_numbers_are_read_as_papermill_reads_them(word, value):
     (found,) = cli._assignments([word]).values()

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from hw3lib import augmentation, cli, data, runs, shapes, stats
+from hw3lib.book.glue import MIME_PREFIX
 from hw3lib.experiments.part1.vae_training import TrainVAE
 from hw3lib.runs import schedule
 from hw3lib.runs.settings import RunError
@@ -19,6 +20,10 @@ from tests.book.notebooks import BOOK
 NOTEBOOK = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 EXECUTED = {"papermill": {"input_path": "x.ipynb", "parameters": {}}}
 CELL = {"cell_type": "code", "id": "a", "metadata": {}, "source": "", "outputs": []}
+GLUED_NAN = {
+    "metadata": {"scrapbook": {"name": "bpd"}},
+    "data": {f"{MIME_PREFIX}text/plain": "'nan'"},
+}
 FILES = {
     "dict.ipynb": {"a": 1},
     "list.ipynb": [],
@@ -27,6 +32,7 @@ FILES = {
     "cells.ipynb": NOTEBOOK | {"cells": ["x"], "metadata": EXECUTED},
     "old.ipynb": NOTEBOOK | {"cells": [CELL | {"execution_count": None}]},
     "silent.ipynb": NOTEBOOK | {"metadata": EXECUTED},
+    "unknown.ipynb": NOTEBOOK | {"metadata": EXECUTED, "cells": [CELL | {"outputs": [GLUED_NAN]}]},
 }
 
 
@@ -82,6 +88,7 @@ COMMANDS = [
     ("reproduce --seeds '", "--seeds '': give seeds such as 0, 0-4 or 0,2,5"),
     ("reproduce --seeds -1", "--seeds '-1': give seeds such as 0, 0-4 or 0,2,5"),
     ("reproduce --seeds 0,", "--seeds '0,': give seeds such as 0, 0-4 or 0,2,5"),
+    ("reproduce --seeds 3-", "--seeds '3-': give seeds such as 0, 0-4 or 0,2,5"),
     ("reproduce --seeds 1,0-2", "--seeds '1,0-2': 1 is given twice"),
     ("reproduce --only nothing", "no published run of these seeds contains --only 'nothing'; "),
     ("reproduce --only nothing --plan", "no published run of these seeds contains --only"),
@@ -106,6 +113,7 @@ COMMANDS = [
     ("summary nothing.ipynb", "nothing.ipynb is not a readable notebook that papermill executed"),
     ("summary cells.ipynb", "cells.ipynb is not a readable notebook that papermill executed"),
     ("summary old.ipynb", "old.ipynb is not a readable notebook that papermill executed"),
+    ("summary unknown.ipynb", "unknown.ipynb quotes bpd = nan, which has no mean"),
     ("summary silent.ipynb", "no number is quoted in silent.ipynb"),
     ("summary silent.ipynb silent.ipynb", "silent.ipynb are the same execution; leave one out"),
     ("summary none.ipynb", "No such file or directory: 'none.ipynb'"),
@@ -185,7 +193,7 @@ USAGE = [
     ("run", "Missing argument"),
     ("runs", "Commands:"),
     ("runs show", "Missing argument"),
-    ("runs list extra", "unexpected extra argument"),
+    ("runs list text extra", "unexpected extra argument"),
     ("data", "Commands:"),
     ("data fetch", "Missing argument"),
     ("notebook empty.ipynb", "Missing argument"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
@@ -22,6 +22,10 @@ Arrays = Mapping[str, NDArray[Any]]
 
 class RunError(RuntimeError):
     """A stored run is unreadable, incomplete, or not what was asked for."""
+
+
+class NotInstalledError(RunError):
+    """A stored run is of an experiment that no installed package has."""
 
 
 class OutOfTime(Exception):
@@ -48,7 +52,7 @@ class Outcome:
     """What a computation returns, before it is stored.
 
     Attributes:
-        results: numbers, strings and lists that JSON can hold.
+        results: numbers, strings and lists that JSON can hold; numbers may be NumPy's or torch's.
         arrays: larger tables.
         weights: model weights.
         data: checksum of the data set.
@@ -99,12 +103,16 @@ class Settings(BaseModel, ABC):
     @classmethod
     def _is_no_bool(cls, value: Any, info: ValidationInfo) -> Any:
         """Yes and no are no numbers, though pydantic takes them for 1 and 0."""
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (
-            int,
-            float,
-        ):
+        kinds = list(_kinds(cls.model_fields[str(info.field_name)].annotation))
+        if _has_bool(value) and bool not in kinds and (int in kinds or float in kinds):
             raise ValueError("Input should be a number")
         return value
+
+    @field_validator("*")
+    @classmethod
+    def _has_one_zero(cls, value: Any) -> Any:
+        """-0.0 equals 0.0, so that both have one key."""
+        return _unsigned(value)
 
     @field_validator("seed", check_fields=False)
     @classmethod
@@ -210,6 +218,26 @@ class Settings(BaseModel, ABC):
     def changed(self, **changes: Any) -> Self:
         """The same settings with some replaced; unlike `model_copy`, they are validated."""
         return type(self)(**dict(self) | changes)
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """What an annotation is made of, such as `int` in `tuple[int, ...]`."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _kinds(part)
+
+
+def _has_bool(value: Any) -> bool:
+    return (
+        any(map(_has_bool, value)) if isinstance(value, list | tuple) else isinstance(value, bool)
+    )
+
+
+def _unsigned(value: Any) -> Any:
+    """The same with 0.0 for -0.0, also within tuples."""
+    if type(value) is tuple:
+        return tuple(map(_unsigned, value))
+    return value + 0.0 if isinstance(value, float) else value
 
 
 def within(settings: Settings) -> Iterator[Settings]:
