@@ -364,7 +364,7 @@ def _assignments(words: Sequence[str]) -> dict[str, Any]:
     """Names and values of words such as seed=3 or defense={kind: standard}; values are YAML."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
         """YAML 1.1 wants a point in 1e-3; papermill takes it for a number, too."""
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, [*"+-0123456789"])

@@ -93,6 +93,11 @@ CLASSES: tuple[str, ...] = tuple(OUTLINES)
 """Names of the classes, in the order of their labels."""
 
 
+def is_whole(number: object) -> bool:
+    """Whether it is an integer of Python or NumPy; yes and no are none."""
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
+
+
 def draw(num: int, seed: int) -> tuple[Tensor, Tensor]:
     """Draw pictures of all classes in turn: picture i shows class i modulo 10.
 
@@ -106,9 +111,9 @@ def draw(num: int, seed: int) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: `num` or `seed` is negative or no integer.
     """
-    if not (isinstance(num, int) and isinstance(seed, int) and num >= 0 and seed >= 0):
+    if not (is_whole(num) and is_whole(seed) and num >= 0 and seed >= 0):
         raise ValueError(f"num={num}, seed={seed}: both must be integers, 0 or more")
-    images = torch.empty(num, SIZE, SIZE, 3, dtype=torch.uint8)
+    images = torch.empty(int(num), SIZE, SIZE, 3, dtype=torch.uint8)
     labels = torch.arange(num).remainder(len(CLASSES)).to(torch.uint8)
     bits = np.random.PCG64(seed)
     for label, name in enumerate(CLASSES):
@@ -163,8 +168,9 @@ def _wave(phase: Tensor) -> Tensor:
     return (2 * (phase - phase.floor()) - 1).abs()
 
 
-def _blotches(num: int, bits: np.random.PCG64, knots: int = 6) -> Tensor:
-    """Random levels between 0 and 1 on a coarse grid, interpolated, (num, 1, 32, 32)."""
+def _blotches(num: int, bits: np.random.PCG64) -> Tensor:
+    """Random levels between 0 and 1 on a grid of 6 x 6, interpolated, (num, 1, 32, 32)."""
+    knots = 6
     levels = _uniform(bits, 0, 1, num, knots, knots).view(num, 1, knots, knots)
     place = torch.arange(SIZE, dtype=torch.float32) * ((knots - 1) / SIZE)
     knot, share = place.long(), place.frac()

@@ -267,6 +267,7 @@ CALLS = {
     ),
     "fewer pictures than none": (lambda: shapes.draw(-1, 0), ValueError, "num=-1"),
     "a picture and a half": (lambda: shapes.draw(1.5, 0), ValueError, "must be integers, 0"),
+    "pictures by yes and no": (lambda: shapes.draw(True, 0), ValueError, "num=True, seed=0: both"),
     "pictures of a negative seed": (lambda: shapes.draw(1, -1), ValueError, "seed=-1"),
     # stats
     "the mean of nothing": (lambda: stats.mean_interval([]), ValueError, "one or more finite"),

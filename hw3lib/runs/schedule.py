@@ -68,16 +68,9 @@ def compute_all(
 
 
 def expected_seconds(settings: Settings, stored: Iterable[Run], device: str) -> float | None:
-    """How long a computation will take, from the stored run that is most like it.
+    """Seconds of the stored run that differs in the fewest settings, in proportion to the epochs.
 
-    Args:
-        settings: what is to be computed.
-        stored: runs to learn from.
-        device: its name in their provenance; what other devices took says nothing about it.
-
-    Returns:
-        The seconds of the run that differs in the fewest settings, in proportion to the epochs;
-        None if this device has computed nothing of the kind.
+    None if a device of this name, as their provenance has it, has computed nothing of the kind.
     """
     compared = type(settings).model_fields.keys() - {"seed", "epochs"}
 
