@@ -67,15 +67,10 @@ def log_normal(z: Tensor, mean: Tensor | float = 0.0, log_std: Tensor | float = 
 
 
 def elbo_terms(model: LatentModel, x: Tensor, noise: Tensor) -> ElboTerms:
-    """Both terms of the ELBO with one reparameterised sample z = mean + std * noise.
-
-    Args:
-        model: the latent-variable model.
-        x: (N, ...) images.
-        noise: (N, D) standard normal numbers.
+    """Both terms of the ELBO of images (N, ...) with samples z = mean + std * noise.
 
     Raises:
-        ValueError: the noise has another shape.
+        ValueError: the noise, standard normal numbers, is not (N, D).
     """
     mean, log_std = model.encode(x)
     if noise.shape != mean.shape:
@@ -93,13 +88,13 @@ def bits_per_dim(nats: Nats, num_dims: int = 28 * 28) -> Nats:
     return nats / (math.log(2) * num_dims)
 
 
-def ascending(num_samples: Sequence[int]) -> tuple[int, ...]:
-    """The values of K as they are.
+def ascending(num_samples: Sequence[int] | int) -> tuple[int, ...]:
+    """The values of K, or the only one.
 
     Raises:
         ValueError: there are none, they do not ascend, or one is below 1.
     """
-    ks = tuple(num_samples) if isinstance(num_samples, Iterable) else ()
+    ks = tuple(num_samples) if isinstance(num_samples, Iterable) else (num_samples,)
     if not ks or ks[0] < 1 or list(ks) != sorted(set(ks)):
         raise ValueError(
             f"num_samples={num_samples!r}: give one or more ascending values of at least 1"
@@ -111,7 +106,7 @@ def ascending(num_samples: Sequence[int]) -> tuple[int, ...]:
 def importance_weighted_bound(
     model: LatentModel,
     x: Tensor,
-    num_samples: Sequence[int],
+    num_samples: Sequence[int] | int,
     generator: torch.Generator,
     *,
     rows: int = 2048,
@@ -123,13 +118,18 @@ def importance_weighted_bound(
     Args:
         model: the latent-variable model.
         x: (N, ...) images.
-        num_samples: the values of K, see `ascending`.
+        num_samples: the values of K, ascending, or one.
         generator: CPU generator of the noise.
         rows: decoder rows in flight; memory does not depend on K or N beyond it.
 
     Returns:
-        (N, len(num_samples)) in nats.
+        (N, len(num_samples)) in nats; (N, 1) for one K.
+
+    Raises:
+        ValueError: there are no images, or K does not ascend from 1 or above.
     """
+    if not len(x):
+        raise ValueError("there are no images, so nothing has a bound")
     ks = ascending(num_samples)
     mean, log_std = (_at_least_float32(t) for t in model.encode(x))
     n = len(mean)
@@ -168,12 +168,7 @@ def _log_weights(
 
 
 def active_dims(mean: Tensor, threshold: float = ACTIVE_VARIANCE) -> Tensor:
-    """Which latent dimensions' posterior means vary over the data, (D,) (Burda et al. 2016).
-
-    Args:
-        mean: (N, D) posterior means of a data set.
-        threshold: what the variance of an active dimension's mean exceeds.
-    """
+    """Where the variance of posterior means (N, D) is larger, (D,) (Burda et al. 2016)."""
     return mean.var(0) > threshold
 
 
