@@ -64,7 +64,8 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         c, (height, width) = num_filters, coarsest(image_size)
-        even = tuple(1 - side // 4 % 2 for side in height_and_width(image_size))  # 7 is odd
+        rows, columns = height_and_width(image_size)
+        even = (1 - rows // 4 % 2, 1 - columns // 4 % 2)  # 28 / 4 = 7 is odd
         self.net = nn.Sequential(
             nn.Linear(latent_dim, height * width * 2 * c),
             nn.GELU(),
