@@ -179,6 +179,10 @@ def bootstrap_interval(
 
     Raises:
         ValueError: there is one value or none, or the statistic of some sample is not finite.
+
+    Example:
+        >>> f"{bootstrap_interval([1.0, 2.0, 3.0, 4.0], np.median):.1f}"
+        '2.5 [1.0, 4.0]'
     """
     x = _finite(values, ndim=(1, 2))
     _check_confidence(confidence)

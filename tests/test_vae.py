@@ -141,7 +141,7 @@ def test_images_of_other_sizes_and_levels(image_size, levels):
     height, width = model.image_size
     images = model.sample(6, generator=rng())
     assert images.shape == (6, height, width)
-    assert images.max() < levels
+    assert int(images.max()) < levels
     terms = model(images, generator=rng())
     assert terms.kl.shape == (6, 2)
     logits = model.decode(torch.zeros(6, 2))
@@ -150,7 +150,7 @@ def test_images_of_other_sizes_and_levels(image_size, levels):
     torch.testing.assert_close(uniform, torch.full((6,), height * width * math.log(levels)))
     codes, means = model.manifold(3)
     assert means.shape == (3, 3, height, width)
-    assert torch.equal(means[0, 1], mean_image(model.decode(codes[0, 1:2]))[0])
+    torch.testing.assert_close(means[0, 1], mean_image(model.decode(codes[0, 1:2]))[0].detach())
     scores = evaluate_elbo(model, images, torch.zeros(6, 2))
     bits = (scores["nll"] + scores["kl"]) / (height * width * math.log(2))
     assert scores["bpd"] == pytest.approx(bits)

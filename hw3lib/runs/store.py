@@ -44,6 +44,9 @@ PUBLISHED = Path(__file__).parents[1] / "published"
 CANARY_TOLERANCE = 1e-3
 """Largest relative difference that processors and torch versions may make to a canary."""
 
+REMEDY = "rerun it with `hw3 reproduce` if it ships, with `runs.compute(settings)` if not"
+"""For a run that is stale."""
+
 _outer: ContextVar[Context | None] = ContextVar("outer", default=None)
 """Of the run that is being computed, for those that it needs on its way."""
 
@@ -103,11 +106,6 @@ class Run:
         """Whether it ships with the package."""
         return self.path.is_relative_to(PUBLISHED)
 
-    @property
-    def remedy(self) -> str:
-        """What computes it again."""
-        return "`hw3 reproduce`" if self.published else "`runs.compute(settings)`"
-
     def verify(self) -> float:
         """Recompute the canary; returns the largest relative difference.
 
@@ -119,7 +117,7 @@ class Run:
         if data and made_from and data != made_from:
             raise RunError(
                 f"{self.settings.describe()} is stale: it was made from data with checksum "
-                f"{made_from}, which are now {data}; rerun it with {self.remedy}"
+                f"{made_from}, which are now {data}; {REMEDY}"
             )
         now = np.asarray(self.settings.canary())
         then = np.asarray(self.canary)
@@ -130,7 +128,7 @@ class Run:
             raise RunError(
                 f"{self.settings.describe()} is stale: the canary was {then.tolist()} and is now "
                 f"{now.tolist()}. The code computes something else than when the run was stored; "
-                f"rerun it with {self.remedy}, or undo the change"
+                f"{REMEDY}, or undo the change"
             )
         return difference
 
@@ -179,7 +177,7 @@ def run(
         deadline: `time.monotonic()` by which to stop.
 
     Raises:
-        RunError: there are no weights, since the experiment gives none; else as `compute`.
+        RunError: there are no weights, since the experiment gave none; else as `compute`.
 
     Example:
         >>> from hw3lib import TrainVAE
@@ -193,7 +191,7 @@ def run(
     )
     found = found or compute(settings, device=device, deadline=deadline)
     if weights and not found.has_weights:
-        raise RunError(f"{settings.describe()} has no weights: its experiment gives none")
+        raise RunError(f"{settings.describe()} has no weights: its experiment gave none")
     return found
 
 

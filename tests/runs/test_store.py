@@ -490,14 +490,15 @@ def test_a_canary_that_changed_makes_a_run_stale(monkeypatch):
         stored.verify()
 
 
-def test_a_stale_run_says_what_computes_it_again(monkeypatch, tmp_path):
-    own = runs.run(Square())
-    monkeypatch.setattr("hw3lib.runs.store.PUBLISHED", tmp_path / "published")
-    shipped = runs.publish(Square(), weights=False)
+def test_a_stale_run_says_what_computes_it_again_also_where_it_does_not_ship(monkeypatch):
+    stored = runs.run(Square())
     monkeypatch.setattr(Square, "canary", lambda self: [2.0])
-    for run, remedy in ((own, r"`runs\.compute\(settings\)`"), (shipped, "`hw3 reproduce`")):
-        with pytest.raises(RunError, match=f"rerun it with {remedy}"):
-            run.verify()
+    message = r"`hw3 reproduce` if it ships, with `runs.compute\(settings\)` if not, or undo"
+    with pytest.raises(RunError, match=message):
+        stored.verify()
+    monkeypatch.setattr(Square, "data_checksum", lambda self: "others")
+    with pytest.raises(RunError, match=r"`runs.compute\(settings\)`"):
+        stored.verify()
 
 
 def test_other_data_make_a_run_stale(monkeypatch):
