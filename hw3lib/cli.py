@@ -167,6 +167,7 @@ def show_command(key: str) -> None:
 def verify_command(keys: Keys = None) -> None:
     """Recompute canaries: does the code still compute what made these runs? Are they whole?"""
     from hw3lib import runs
+    from hw3lib.runs.settings import NotInstalledError
 
     bad = 0
     for path in _select(keys):
@@ -177,6 +178,9 @@ def verify_command(keys: Keys = None) -> None:
             with _quiet():
                 difference = stored.verify()
             typer.echo(f"ok     {stored.key}  {stored.settings.describe()}  ({difference:.1e})")
+        except NotInstalledError:
+            bad += 1
+            typer.echo(f"OTHER  {path.stem}  {path.parent.name} is not installed")
         except runs.RunError as error:
             bad += 1
             typer.echo(f"{word:6} {path.stem}  {error}")

@@ -82,6 +82,17 @@ def test_a_stale_run_fails_verification_and_is_named():
     assert f"STALE  {TINY.key}" in answer.output
 
 
+def test_a_run_whose_experiment_is_not_installed_cannot_be_verified(cache):
+    stored = runs.run(TINY)
+    path = cache / "cache" / "cube" / stored.path.name
+    path.parent.mkdir()
+    path.write_text(files.sealed(content_of(stored.path) | {"experiment": "cube"}))
+    stored.path.unlink()
+    answer = invoke("runs", "verify")
+    assert answer.exit_code == 1
+    assert answer.stdout == f"OTHER  {TINY.key}  cube is not installed\n"
+
+
 def test_an_altered_run_fails_verification_and_is_shown_to_nobody():
     stored = runs.run(TINY)
     stored.path.write_text(stored.path.read_text().replace('"epoch": 1', '"epoch": 2'))
