@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hw3lib import data, training
 from hw3lib.runs import Context, Outcome, OutOfTime, Settings
-from hw3lib.runs.settings import Arrays
+from hw3lib.runs.settings import Arrays, within
 from hw3lib.training import device_name, load, pick_device, save
 
 CPU = torch.device("cpu")
@@ -178,9 +178,7 @@ def _dataset_name(settings: Settings) -> str | None:
     """The data set of settings, or of the first of those within them that has one."""
     if hasattr(settings, "dataset"):
         return str(settings.dataset)
-    within = (getattr(settings, name) for name in type(settings).model_fields)
-    parts = (one for value in within for one in (value if isinstance(value, tuple) else (value,)))
-    found = (_dataset_name(part) for part in parts if isinstance(part, Settings))
+    found = (_dataset_name(part) for part in within(settings))
     return next((name for name in found if name), None)
 
 
