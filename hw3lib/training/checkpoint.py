@@ -33,7 +33,7 @@ FOREIGN = b"PK"
 ANOTHER_FILE = "pass another checkpoint file, or remove it to start over"
 
 
-def save(path: Path, content: Any) -> None:
+def save(path: Path | str, content: Any) -> None:
     """Write what `torch.save` can, with a digest; the old file or the new one is there, whole.
 
     Example:
@@ -43,6 +43,7 @@ def save(path: Path, content: Any) -> None:
         ...     load(Path(folder) / "state.pt")
         {'epoch': 3}
     """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -51,8 +52,11 @@ def save(path: Path, content: Any) -> None:
     write_whole(path, lambda part: part.write_bytes(HEAD + digest + payload))
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> Any:
+def load(path: Path | str, device: torch.device | str = "cpu") -> Any:
     """What `save` wrote, on a device; None if there is no file.
+
+    Of a training's checkpoint, also of an interrupted one, `load("run.pt")["model"]` is the last
+    state of the model, and `load("run.pt")["progress"]["best_state"]` the best one.
 
     A damaged file is set aside beside its place, the log says so, and None is returned too: what
     it held is lost, but a new start is not barred.
@@ -64,6 +68,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> Any:
         >>> load(Path("nothing-here.pt")) is None
         True
     """
+    path = Path(path)
     if not path.exists():
         return None
     content = path.read_bytes()
@@ -149,6 +154,13 @@ class Keeper:
         for state in (progress.best_state, *progress.snapshots.values()):
             state.update({key: value.cpu() for key, value in state.items()})
         self._held = progress.epoch
+        if progress.epoch == self.epochs:
+            logger.info(
+                "nothing to do: %s already holds %d of %d epochs",
+                self.path,
+                self._held,
+                self.epochs,
+            )
         return progress
 
     def keep(self, progress: Progress, *, now: bool = False) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+logger = logging.getLogger("hw3lib")
 
 State = dict[str, Tensor]
 
@@ -37,6 +40,10 @@ class Progress:
     snapshots: dict[int, State] = field(default_factory=dict)
     seconds: float = 0.0
 
+    def load_best(self, model: nn.Module) -> None:
+        """Give a model the weights of the best epoch; `fit` leaves the last ones in it."""
+        model.load_state_dict(self.best_state)
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -64,6 +71,32 @@ class Parts:
         if first is None:
             raise ValueError("the model has no parameters, so there is nothing to train")
         return first.device
+
+    def check(self) -> None:
+        """Refuse what trains nothing, and warn of what trains a part of the model only.
+
+        Raises:
+            ValueError: all parameters are frozen, or the optimizer has none of those that are not.
+        """
+        groups = self.optimizer.param_groups
+        held = {id(parameter) for group in groups for parameter in group["params"]}
+        free = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        if not free:
+            raise ValueError(
+                "all parameters of the model are frozen, so there is nothing to train; "
+                "model.requires_grad_(True) frees them"
+            )
+        missing = [name for name, parameter in free.items() if id(parameter) not in held]
+        if len(missing) == len(free):
+            raise ValueError(
+                "the optimizer has no parameter of this model that could be trained; make it from "
+                "model.parameters(), after the last change of the model"
+            )
+        if missing:
+            logger.warning(
+                "the optimizer lacks %d of the model's %d trainable parameters, such as %s, which "
+                "stay as they are", len(missing), len(free), missing[0],
+            )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
         """The states of all parts, by name."""
