@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeGuard
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset
 
 from hw3lib.data import to_pixels
-from hw3lib.robust.attacks import Attack
 from hw3lib.robust.checks import check_logits, checked, checked_pair
 from hw3lib.robust.defenses import (
     TRADES,
@@ -22,7 +24,7 @@ from hw3lib.robust.defenses import (
     seeded_by,
     sums,
 )
-from hw3lib.robust.evaluate import withstood
+from hw3lib.robust.evaluate import AnyAttack, withstood
 
 Images = tuple[Tensor, Tensor] | Iterable[Any]
 """Images and their labels, or what yields batches of these, such as a `DataLoader`."""
@@ -37,9 +39,13 @@ class Classification:
     Args:
         train, val: tensors, or loaders, whose batches are taken in their own size and order. A
             batch of one image is left out of training: batch norm cannot take it.
-        defense: the loss of a batch.
+        defense: the loss of a batch; one of these, or an object of your own with such a method.
         attack: adds the score `attacked_error`, the share of validation images that are wrong
-            before or after this attack. It is the last score, by which `fit` selects.
+            before or after this attack. It is the last score, by which `fit` selects. Any attack
+            that `withstood` takes.
+
+    A loader's workers get their random numbers from `fit`'s seed in every epoch, unless they
+    persist: then a run that is resumed differs from one that was not interrupted.
 
     Raises:
         TypeError, ValueError: see the messages.
@@ -66,14 +72,31 @@ class Classification:
         val: Images,
         defense: Standard | AdversarialLoss | JoinedBatch | TRADES | None = None,
         *,
-        attack: Attack | None = None,
+        attack: AnyAttack | None = None,
     ) -> None:
         self.train, self.val, self.attack = train, val, attack
         self.defense = Standard() if defense is None else defense
-        self._random = random_starts(getattr(self.defense, "attack", None))
-        for images in (train, val):
+        self._begins = False  # the next batch is the first of its epoch
+        for name, images in (("train", train), ("val", val)):
             if _are_tensors(images):
                 _check(*images)
+            else:
+                _check_batches(name, images)
+        _check_defense(self.defense)
+        if attack is not None and (isinstance(attack, type) or not callable(attack)):
+            raise TypeError(f"attack={attack!r}: need an attack, such as attack=PGD(8 / 255)")
+        self._random = random_starts(getattr(self.defense, "attack", None))
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What it is as far as that is quickly told, for `fit` to compare with a checkpoint's."""
+        told = {
+            "defense": _told(self.defense),
+            "validation attack": _told(self.attack),
+            "training data": _described(self.train),
+            "validation data": _described(self.val),
+        }
+        return {name: text for name, text in told.items() if text}
 
     def num_batches(self, batch_size: int | None) -> int | None:
         """Batches of an epoch, None if the loader does not know.
@@ -82,9 +105,10 @@ class Classification:
             ValueError: a batch size is missing for tensors, or given beside a loader.
         """
         if _are_tensors(self.train):
-            if batch_size is None or batch_size < 1:
-                raise ValueError(f"batch_size={batch_size}: need at least 1")
-            return -(-len(self.train[0]) // batch_size)
+            if batch_size is None or batch_size < 2:
+                raise ValueError(f"batch_size={batch_size}: need at least 2 images in a step")
+            full, rest = divmod(len(self.train[0]), batch_size)
+            return full + (rest > 1)
         if batch_size is not None:
             raise ValueError(f"batch_size={batch_size}: the loader has its own; leave this out")
         try:
@@ -110,17 +134,28 @@ class Classification:
             if own := getattr(self.train, "generator", None):
                 own.manual_seed(generator.initial_seed())
             parts = self.train
-        for number, batch in enumerate(parts):
+        sizes: set[int] = set()
+        for batch in parts:
             x, y = checked_pair(batch)
-            if not number:
+            if not sizes:
                 _check(x, y)
             if len(y) > 1:
+                self._begins = sizes <= {1}
                 yield x, y, draw_seeds(1, generator)[0]
+            sizes.add(len(y))
+        if sizes == {1}:
+            raise ValueError(
+                "every batch has one image, which batch norm cannot take; choose larger batches"
+            )
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss of a batch in nats; sums of the loss and of the clean errors over it."""
-        starts = seeded_by(seed) if self._random else None
-        loss, logits = self.defense.loss(model, _pixels(x), y, starts)
+        pixels, starts = _pixels(x), seeded_by(seed) if self._random else None
+        if self._begins:
+            self._begins = False
+            with checked(model, pixels, y, 0.0, None, ""):  # looks at the model's answers, too
+                pass
+        loss, logits = self.defense.loss(model, pixels, y, starts)
         return loss, sums(loss, logits, y)
 
     @torch.no_grad()
@@ -130,14 +165,19 @@ class Classification:
         answers, right = [], 0
         for number, batch in enumerate(self._held_out()):
             x, y = (part.to(device) for part in checked_pair(batch))
-            with checked(model, _pixels(x), y, 0.0, None, "", probe=False):
-                logits = model(_pixels(x)).float()
+            with checked(model, _pixels(x), y, 0.0, None, "", probe=False) as pixels:
+                logits = model(pixels.clone())
                 check_logits(logits, y)
-            answers.append((logits, y))
+                if not number and _are_tensors(self.train):
+                    check_logits(logits, self.train[1])
+            answers.append((logits.float(), y))
             if self.attack:
-                right += int(withstood(model, self.attack, _pixels(x), y, seed=number).sum())
+                with torch.enable_grad():  # which attacks of other libraries take for granted
+                    right += int(withstood(model, self.attack, pixels, y, seed=number).sum())
         if not answers:
-            raise ValueError("there are no validation images")
+            raise ValueError(
+                "there are no validation images; does `val` give them again in every epoch?"
+            )
         logits, y = (torch.cat(parts) for parts in zip(*answers, strict=True))
         attacked = {"attacked_error": 1 - right / len(y)} if self.attack else {}
         return scores(logits, y) | attacked
@@ -151,6 +191,55 @@ class Classification:
 def _are_tensors(images: Any) -> TypeGuard[tuple[Tensor, ...]]:
     pair = isinstance(images, tuple | list) and len(images) == 2
     return pair and all(isinstance(part, Tensor) for part in images)
+
+
+def _check_batches(name: str, images: Any) -> None:
+    """Refuse what gives no batches, such as a data set."""
+    told = f"{name} is a {type(images).__name__}"
+    parts = images if isinstance(images, tuple | list) else ()
+    if isinstance(images, Dataset) and not isinstance(images, IterableDataset):
+        raise TypeError(f"{told}: wrap it in a DataLoader")
+    if any(isinstance(part, np.ndarray) for part in (images, *parts)):
+        raise TypeError(f"{name} holds NumPy arrays: pass tensors (torch.as_tensor)")
+    single = isinstance(images, Tensor | str | dict) or not hasattr(images, "__iter__")
+    if single or any(isinstance(part, Tensor) for part in parts):
+        raise TypeError(f"{told}: need a pair of tensors, (images, labels), or a DataLoader")
+
+
+def _check_defense(defense: Any) -> None:
+    if isinstance(defense, type):
+        raise TypeError(
+            f"defense is the class {defense.__name__}: pass what it makes, {defense.__name__}(...)"
+        )
+    if hasattr(defense, "perturb"):
+        raise TypeError(f"defense is a {type(defense).__name__}: wrap it, JoinedBatch({defense!r})")
+    if not callable(getattr(defense, "loss", None)):
+        raise TypeError(
+            f"defense is a {type(defense).__name__}: need Standard(), AdversarialLoss, JoinedBatch "
+            "or TRADES, or an object with a method loss(model, x, y, generator)"
+        )
+
+
+def _told(part: Any) -> str:
+    """A defence or an attack in words that are the same in another process."""
+    text = repr(part)
+    own = part is None or hasattr(part, "loss") or hasattr(part, "perturb")
+    if own and " at 0x" not in text:
+        return text
+    return f"{type(part).__name__}, eps={getattr(part, 'eps', None)}"
+
+
+def _described(images: Images) -> str:
+    """Shape and checksum of tensors, the first images' and all labels'; how many a loader has."""
+    if _are_tensors(images):
+        first = (255 * _pixels(images[0][:64])).round().byte()
+        checked_bytes = [part.cpu().contiguous().numpy().tobytes() for part in (first, images[1])]
+        digest = hashlib.sha256(b"".join(checked_bytes)).hexdigest()
+        return f"{tuple(images[0].shape)} with checksum {digest[:8]}"
+    try:
+        return f"{len(images.dataset)} images in {len(images)} batches"  # type: ignore[union-attr,arg-type]
+    except (AttributeError, TypeError, NotImplementedError):
+        return ""
 
 
 def _check(x: Tensor, y: Tensor) -> None:

@@ -60,7 +60,7 @@ class Standard:
         generator: torch.Generator | None = None,  # noqa: ARG002 - nothing is random here
     ) -> tuple[Tensor, Tensor]:
         """Mean loss in nats and the clean logits (N, classes), for pixels x and labels y."""
-        logits = model(x).float()
+        logits = answers(model, x)
         return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing), logits.detach()
 
 
@@ -68,7 +68,9 @@ class Standard:
 class AdversarialLoss:
     """alpha J(x) + (1 - alpha) J(x_adv) (Goodfellow et al. 2015), one forward pass for each.
 
-    In training mode each pass normalises with the statistics of its own images.
+    alpha=0 is the adversarial training of Madry et al. (2018), the loss of attacked images alone,
+    but that the running statistics of batch norm are those of clean images, too: in training mode
+    each pass normalises with the statistics of its own images.
 
     Example:
         >>> AdversarialLoss(FGSM(8 / 255), alpha=0.5).attack_mode
@@ -94,9 +96,9 @@ class AdversarialLoss:
     ) -> tuple[Tensor, Tensor]:
         """Mean loss in nats and the clean logits (N, classes), for pixels x and labels y."""
         attacked = attacked_batch(self.attack, model, x, y, self.attack_mode, generator)
-        logits = model(x).float()
+        logits = answers(model, x)
         clean = F.cross_entropy(logits, y)
-        adversarial = F.cross_entropy(model(attacked).float(), y)
+        adversarial = F.cross_entropy(answers(model, attacked), y)
         loss: Tensor = self.alpha * clean + (1 - self.alpha) * adversarial
         return loss, logits.detach()
 
@@ -127,7 +129,7 @@ class JoinedBatch:
     ) -> tuple[Tensor, Tensor]:
         """Mean loss in nats and the clean logits (N, classes), for pixels x and labels y."""
         attacked = attacked_batch(self.attack, model, x, y, self.attack_mode, generator)
-        logits = model(torch.cat([x, attacked])).float()
+        logits = answers(model, torch.cat([x, attacked]))
         return F.cross_entropy(logits, y.repeat(2)), logits[: len(x)].detach()
 
 
@@ -183,12 +185,27 @@ class TRADES:
             clean = model(x)
         attack = replace(self.attack, loss=divergence)
         attacked = attacked_batch(attack, model, x, clean, self.attack_mode, generator)
-        logits = model(x).float()
-        apart = divergence(model(attacked).float(), logits).mean()
+        logits = answers(model, x)
+        apart = divergence(answers(model, attacked), logits).mean()
         return F.cross_entropy(logits, y) + self.beta * apart, logits.detach()
 
 
 Defense = Annotated[Standard | AdversarialLoss | JoinedBatch | TRADES, Field(discriminator="kind")]
+
+
+def answers(model: nn.Module, x: Tensor) -> Tensor:
+    """Logits (N, classes) in float32.
+
+    Raises:
+        TypeError: the model returns something else, perhaps only in training mode.
+    """
+    logits = model(x)
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"the model returns a {type(logits).__name__} in training; need a tensor of logits "
+            "(N, classes): wrap it in a module whose forward picks it"
+        )
+    return logits.float()
 
 
 def divergence(logits: Tensor, clean: Tensor) -> Tensor:
@@ -230,7 +247,7 @@ def random_starts(attack: Any) -> bool:
 
 
 def _check_attack(attack: Any, mode: str) -> None:
-    if not hasattr(attack, "perturb") or isinstance(attack, SignNoise):
+    if not hasattr(attack, "perturb") or isinstance(attack, type | SignNoise):
         raise TypeError(f"attack={attack!r}: a defence needs an FGSM or PGD, such as PGD(8 / 255)")
     if getattr(attack, "targeted", False):
         raise ValueError(
