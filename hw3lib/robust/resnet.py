@@ -20,6 +20,12 @@ from hw3lib.training.precision import bfloat16_pays
 class Normalize(nn.Module):
     """Subtract the mean and divide by the standard deviation of each channel.
 
+    Args:
+        mean, std: of pixels in [0, 1], a number for each channel.
+
+    Raises:
+        TypeError, ValueError: see the messages.
+
     Example:
         >>> Normalize(mean=[0.5], std=[0.25])(torch.ones(1, 1, 2, 2)).unique()
         tensor([2.])
@@ -32,9 +38,17 @@ class Normalize(nn.Module):
         self, mean: Sequence[float] = CIFAR10_MEAN, std: Sequence[float] = CIFAR10_STD
     ) -> None:
         super().__init__()
-        # Not in the state dict, so that networks which are normalised outside load unchanged.
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        for name, values in (("mean", mean), ("std", std)):
+            numbers = torch.as_tensor(values, dtype=torch.get_default_dtype()).detach().clone()
+            if numbers.ndim != 1 or len(numbers) != len(mean):
+                raise TypeError(f"{name}={values!r}: need one number for each channel, as in [0.5]")
+            # Not in the state dict, so that networks which are normalised outside load unchanged.
+            self.register_buffer(name, numbers.view(-1, 1, 1), persistent=False)
+        if not ((self.mean >= 0) & (self.mean <= 1) & (self.std > 0) & self.std.isfinite()).all():
+            raise ValueError(
+                f"{self}: of pixels in [0, 1] the mean lies there, too, and the standard deviation "
+                "is positive; divide those of 8-bit pixels by 255"
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-3] != len(self.mean):
@@ -43,6 +57,10 @@ class Normalize(nn.Module):
                 f"normalises {len(self.mean)}"
             )
         return (x - self.mean) / self.std
+
+    def extra_repr(self) -> str:
+        numbers = ([f"{n:.4g}" for n in part.flatten().tolist()] for part in (self.mean, self.std))
+        return "mean=[{}], std=[{}]".format(*map(", ".join, numbers))
 
 
 class EightBit(nn.Module):
