@@ -30,6 +30,9 @@ HEAD = b"hw3lib checkpoint\n"
 FOREIGN = b"PK"
 """How a file of `torch.save` begins, which somebody else has written."""
 
+SCHEDULE = ("total_steps", "step_size", "gamma", "T_max", "total_iters")
+"""What a scheduler is made with, and what loading its state would silently replace."""
+
 ANOTHER_FILE = "pass another checkpoint file, or remove it to start over"
 
 
@@ -115,7 +118,9 @@ class Keeper:
         self.parts, self.epochs, self.seconds = parts, epochs, seconds
         groups = parts.optimizer.param_groups
         rates = [float(group.get("initial_lr", group["lr"])) for group in groups]
-        self._asked = dict(asked or {}) | {"learning rates": rates}
+        numbers = {n: getattr(parts.scheduler, n, None) for n in SCHEDULE}
+        schedule = {name: number for name, number in numbers.items() if number is not None}
+        self._asked = {"learning rates": rates} | dict(asked or {}) | {"schedule": schedule}
         self._why_not = "it was given no checkpoint file"
         self._held = 0  # epochs in the file
         self._latest: tuple[Progress, dict[str, Any]] | None = None  # not in the file yet
@@ -155,12 +160,8 @@ class Keeper:
             state.update({key: value.cpu() for key, value in state.items()})
         self._held = progress.epoch
         if progress.epoch == self.epochs:
-            logger.info(
-                "nothing to do: %s already holds %d of %d epochs",
-                self.path,
-                self._held,
-                self.epochs,
-            )
+            held = f"already holds {progress.epoch} of {self.epochs} epochs"
+            logger.info("nothing to do: %s %s", self.path, held)
         return progress
 
     def keep(self, progress: Progress, *, now: bool = False) -> None:

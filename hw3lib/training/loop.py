@@ -17,11 +17,12 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -41,7 +42,6 @@ logger = logging.getLogger("hw3lib")
 CPU = torch.device("cpu")
 
 Every = Literal["batch", "epoch"]
-
 Row = dict[str, float | None]
 
 
@@ -102,11 +102,9 @@ def fit(
     parts.check()
     _check_scheduler(scheduler, scheduler_every, epochs, passes.num_batches)
     asked: dict[str, Any] = {"seed": seed, "batch size": batch_size, "score": select}
-    if scheduler:
-        asked["scheduler_every"] = scheduler_every
-    if checkpoint:
-        asked |= getattr(objective, "identity", {})
-    keeper = Keeper(checkpoint, parts, epochs, checkpoint_seconds, asked)
+    asked["scheduler_every"] = scheduler_every if scheduler else None
+    identity = getattr(objective, "identity", {}) if checkpoint else {}
+    keeper = Keeper(checkpoint, parts, epochs, checkpoint_seconds, asked | identity)
     return _Training(
         parts, objective, epochs, seed, select, scheduler_every, snapshots, label, on_epoch
     ).run(passes, keeper, deadline)
@@ -120,8 +118,7 @@ def _check_scheduler(
         raise ValueError(f"scheduler_every={every!r}: choose 'batch' or 'epoch'")
     if isinstance(scheduler, ReduceLROnPlateau):
         raise TypeError(
-            "ReduceLROnPlateau wants a score at each step, which fit gives to no scheduler; choose "
-            "one that counts steps, such as CosineAnnealingLR"
+            "ReduceLROnPlateau wants scores, which fit gives to no scheduler; choose another one"
         )
     steps = epochs if every == "epoch" else batches and epochs * batches
     if isinstance(scheduler, OneCycleLR) and steps and steps > scheduler.total_steps:
@@ -177,9 +174,6 @@ class _Training:
             if self.epochs and not progress.best_epoch:
                 name = self.select or list(progress.history[0])[-1].removeprefix("val_")
                 raise FloatingPointError(f"no epoch has a validation {name} to compare.")
-        if progress.best_epoch < progress.epoch:
-            logger.info("%s: epoch %d was the best; load_best gives a model its weights",
-                        self.label, progress.best_epoch)  # fmt: skip
         return progress
 
     def _check_snapshots(self, progress: Progress, keeper: Keeper) -> None:
@@ -199,7 +193,7 @@ class _Training:
         """One pass over the examples, and a validation."""
         epoch = progress.epoch + 1
         with self._seeded(epoch):
-            train = passes.train(epoch, lambda: self._after_step(bar))
+            train = passes.train(epoch, partial(self._after_step, bar))
             val = self._validate()
         if self.scheduler_every == "epoch":
             self.parts.advance()
@@ -290,26 +284,20 @@ def first_losses(
         >>> len(first_losses(parts, objective, torch.zeros(8, 2), steps=2, batch_size=4))
         2
     """
+    batches: Iterable[tuple[Tensor, ...]]
+    if isinstance(objective, Streamed):
+        batches = objective.batches(batch_size, cast(torch.Generator, draws))
+    else:
+        rows = draws if isinstance(draws, Tensor) else objective.draw(draws)
+        index = torch.arange(len(rows)).split(batch_size or len(rows))
+        batches = ((part, rows[part]) for part in index)
     losses = []
-    for batch in islice(_first_batches(objective, draws, batch_size), steps):
+    for batch in islice(batches, steps):
         loss, _ = objective.loss(parts.model, *(part.to(parts.device) for part in batch))
         parts.descend(loss)
         parts.advance()
         losses.append(loss.item())
     return losses
-
-
-def _first_batches(
-    objective: Objective | Streamed, draws: Tensor | torch.Generator, batch_size: int | None
-) -> Iterator[tuple[Tensor, ...]]:
-    if isinstance(objective, Streamed):
-        assert isinstance(draws, torch.Generator)
-        yield from objective.batches(batch_size, draws)
-        return
-    rows = draws if isinstance(draws, Tensor) else objective.draw(draws)
-    assert batch_size is not None
-    for index in torch.arange(len(rows)).split(batch_size):
-        yield index, rows[index]
 
 
 @contextlib.contextmanager

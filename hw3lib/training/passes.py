@@ -59,10 +59,7 @@ class Passes:
             examples += len(batch[0])
             after_step()
         if not examples:
-            raise ValueError(
-                f"epoch {epoch} has no batch; are there at least two examples, and does what gives "
-                "them give them again in every epoch?"
-            )
+            raise ValueError(f"epoch {epoch} has no batch: no examples, or an iterator used up")
         # All that is read from the device, once an epoch; float64 on the host, which not every
         # device has.
         return self._means(torch.stack(rows).tolist(), examples, epoch)

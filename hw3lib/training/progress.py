@@ -73,30 +73,22 @@ class Parts:
         return first.device
 
     def check(self) -> None:
-        """Refuse what trains nothing, and warn of what trains a part of the model only.
+        """Warn of parameters that the optimizer lacks.
 
         Raises:
-            ValueError: all parameters are frozen, or the optimizer has none of those that are not.
+            ValueError: it lacks all that are not frozen.
         """
-        groups = self.optimizer.param_groups
-        held = {id(parameter) for group in groups for parameter in group["params"]}
-        free = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        if not free:
+        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        free = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        lacking = [name for name, parameter in free.items() if id(parameter) not in held]
+        if len(lacking) == len(free):
             raise ValueError(
-                "all parameters of the model are frozen, so there is nothing to train; "
-                "model.requires_grad_(True) frees them"
+                "the optimizer has none of this model's parameters that require a gradient, so "
+                "nothing would be trained; unfreeze some, and pass model.parameters() to it"
             )
-        missing = [name for name, parameter in free.items() if id(parameter) not in held]
-        if len(missing) == len(free):
-            raise ValueError(
-                "the optimizer has no parameter of this model that could be trained; make it from "
-                "model.parameters(), after the last change of the model"
-            )
-        if missing:
-            logger.warning(
-                "the optimizer lacks %d of the model's %d trainable parameters, such as %s, which "
-                "stay as they are", len(missing), len(free), missing[0],
-            )  # fmt: skip
+        if lacking:
+            told = f"{len(lacking)} of the model's {len(free)} trainable parameters"
+            logger.warning("the optimizer lacks %s, such as %s: they stay", told, lacking[0])
 
     def state(self) -> dict[str, Any]:
         """The states of all parts, by name."""

@@ -191,6 +191,13 @@ def test_a_schedule_may_count_epochs_and_is_resumed(tmp_path):
         train_with(**halved(2) | {"scheduler_every": "batch"}, epochs=5, checkpoint=path)
 
 
+def test_a_checkpoint_of_another_schedule_is_refused(tmp_path):
+    path = tmp_path / "run.pt"
+    train_with(**halved(2), epochs=2, checkpoint=path)
+    with pytest.raises(ValueError, match=r"schedule {'step_size': 2, .*one has {'step_size': 3"):
+        train_with(**halved(3), checkpoint=path)
+
+
 def one_cycle(steps):
     return lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
 
@@ -198,7 +205,7 @@ def one_cycle(steps):
 @pytest.mark.parametrize(
     ("scheduler", "options", "message"),
     [
-        (torch.optim.lr_scheduler.ReduceLROnPlateau, {}, "ReduceLROnPlateau wants a score"),
+        (torch.optim.lr_scheduler.ReduceLROnPlateau, {}, "ReduceLROnPlateau wants scores"),
         (one_cycle(15), {}, r"total_steps=15, .* up to 16 times, once every batch"),
         (one_cycle(3), {"scheduler_every": "epoch"}, r"total_steps=3, .* up to 4 times, .* epoch"),
         (one_cycle(16), {"scheduler_every": "step"}, "choose 'batch' or 'epoch'"),
@@ -240,11 +247,11 @@ def test_an_optimizer_of_other_parameters_is_refused_and_one_of_some_is_warned_o
     def freeze_first(model):
         freeze(model[0])
 
-    with pytest.raises(ValueError, match="the optimizer has no parameter of this model"):
+    with pytest.raises(ValueError, match="the optimizer has none of this model"):
         fit_two(bool, lambda model: nn.Linear(1, 1).parameters())
-    with pytest.raises(ValueError, match="the optimizer has no parameter of this model"):
+    with pytest.raises(ValueError, match="the optimizer has none of this model"):
         fit_two(freeze_first, lambda model: model[0].parameters())
-    with pytest.raises(ValueError, match="all parameters of the model are frozen"):
+    with pytest.raises(ValueError, match="the optimizer has none of this model"):
         fit_two(freeze, lambda model: model.parameters())
     fit_two(freeze_first, lambda model: model.parameters())
     fit_two(freeze_first, lambda model: model[1].parameters())
