@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeGuard
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
@@ -18,11 +17,9 @@ from hw3lib.robust.defenses import (
     AdversarialLoss,
     JoinedBatch,
     Standard,
+    defended,
     draw_seeds,
-    random_starts,
     scores,
-    seeded_by,
-    sums,
 )
 from hw3lib.robust.evaluate import AnyAttack, withstood
 
@@ -77,26 +74,21 @@ class Classification:
         self.train, self.val, self.attack = train, val, attack
         self.defense = Standard() if defense is None else defense
         self._begins = False  # the next batch is the first of its epoch
-        for name, images in (("train", train), ("val", val)):
-            if _are_tensors(images):
-                _check(*images)
-            else:
-                _check_batches(name, images)
+        _check_images("train", train)
+        _check_images("val", val)
         _check_defense(self.defense)
         if attack is not None and (isinstance(attack, type) or not callable(attack)):
             raise TypeError(f"attack={attack!r}: need an attack, such as attack=PGD(8 / 255)")
-        self._random = random_starts(getattr(self.defense, "attack", None))
 
     @property
     def identity(self) -> dict[str, str]:
-        """What it is as far as that is quickly told, for `fit` to compare with a checkpoint's."""
-        told = {
+        """What it is, as far as that is quickly told; `fit` compares it with a checkpoint's."""
+        return {
             "defense": _told(self.defense),
             "validation attack": _told(self.attack),
             "training data": _described(self.train),
             "validation data": _described(self.val),
         }
-        return {name: text for name, text in told.items() if text}
 
     def num_batches(self, batch_size: int | None) -> int | None:
         """Batches of an epoch, None if the loader does not know.
@@ -150,20 +142,21 @@ class Classification:
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss of a batch in nats; sums of the loss and of the clean errors over it."""
-        pixels, starts = _pixels(x), seeded_by(seed) if self._random else None
+        pixels = _pixels(x)
         if self._begins:
             self._begins = False
             with checked(model, pixels, y, 0.0, None, ""):  # looks at the model's answers, too
                 pass
-        loss, logits = self.defense.loss(model, pixels, y, starts)
-        return loss, sums(loss, logits, y)
+        return defended(self.defense, model, pixels, y, seed)
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Mean cross-entropy in nats, share of errors, and that under attack if there is one."""
         device = next(model.parameters()).device
-        answers, right = [], 0
-        for number, batch in enumerate(self._held_out()):
+        answers, right, val = [], 0, self.val
+        if _are_tensors(val):
+            val = zip(*(tensor.split(500) for tensor in val), strict=True)
+        for number, batch in enumerate(val):
             x, y = (part.to(device) for part in checked_pair(batch))
             with checked(model, _pixels(x), y, 0.0, None, "", probe=False) as pixels:
                 logits = model(pixels.clone())
@@ -175,17 +168,10 @@ class Classification:
                 with torch.enable_grad():  # which attacks of other libraries take for granted
                     right += int(withstood(model, self.attack, pixels, y, seed=number).sum())
         if not answers:
-            raise ValueError(
-                "there are no validation images; does `val` give them again in every epoch?"
-            )
+            raise ValueError("there are no validation images: none, or an iterator used up")
         logits, y = (torch.cat(parts) for parts in zip(*answers, strict=True))
         attacked = {"attacked_error": 1 - right / len(y)} if self.attack else {}
         return scores(logits, y) | attacked
-
-    def _held_out(self) -> Iterable[Any]:
-        if _are_tensors(self.val):
-            return zip(*(tensor.split(500) for tensor in self.val), strict=True)
-        return self.val
 
 
 def _are_tensors(images: Any) -> TypeGuard[tuple[Tensor, ...]]:
@@ -193,53 +179,48 @@ def _are_tensors(images: Any) -> TypeGuard[tuple[Tensor, ...]]:
     return pair and all(isinstance(part, Tensor) for part in images)
 
 
-def _check_batches(name: str, images: Any) -> None:
-    """Refuse what gives no batches, such as a data set."""
-    told = f"{name} is a {type(images).__name__}"
-    parts = images if isinstance(images, tuple | list) else ()
-    if isinstance(images, Dataset) and not isinstance(images, IterableDataset):
-        raise TypeError(f"{told}: wrap it in a DataLoader")
-    if any(isinstance(part, np.ndarray) for part in (images, *parts)):
-        raise TypeError(f"{name} holds NumPy arrays: pass tensors (torch.as_tensor)")
-    single = isinstance(images, Tensor | str | dict) or not hasattr(images, "__iter__")
-    if single or any(isinstance(part, Tensor) for part in parts):
-        raise TypeError(f"{told}: need a pair of tensors, (images, labels), or a DataLoader")
+def _check_images(name: str, images: Any) -> None:
+    """Refuse what gives no batches: a data set, arrays, a single tensor, a name."""
+    if _are_tensors(images):
+        _check(*images)
+        return
+    parts = images if isinstance(images, tuple | list) else [images]
+    single = any(isinstance(part, str) or hasattr(part, "shape") for part in parts)
+    by_index = isinstance(images, Dataset) and not isinstance(images, IterableDataset)
+    if single or by_index or not hasattr(images, "__iter__"):
+        kinds = " of ".join({type(part).__name__: 0 for part in (images, *parts)})
+        raise TypeError(
+            f"{name} is a {kinds}: pass a pair of tensors (torch.as_tensor), images and labels; or "
+            "wrap a data set in a DataLoader"
+        )
 
 
 def _check_defense(defense: Any) -> None:
-    if isinstance(defense, type):
-        raise TypeError(
-            f"defense is the class {defense.__name__}: pass what it makes, {defense.__name__}(...)"
-        )
-    if hasattr(defense, "perturb"):
+    if hasattr(defense, "perturb") and not isinstance(defense, type):
         raise TypeError(f"defense is a {type(defense).__name__}: wrap it, JoinedBatch({defense!r})")
-    if not callable(getattr(defense, "loss", None)):
+    if isinstance(defense, type) or not callable(getattr(defense, "loss", None)):
         raise TypeError(
-            f"defense is a {type(defense).__name__}: need Standard(), AdversarialLoss, JoinedBatch "
-            "or TRADES, or an object with a method loss(model, x, y, generator)"
+            f"defense={defense!r}: need Standard(), JoinedBatch(PGD(8 / 255)) or another object "
+            "with a method loss(model, x, y, generator)"
         )
 
 
 def _told(part: Any) -> str:
-    """A defence or an attack in words that are the same in another process."""
-    text = repr(part)
-    own = part is None or hasattr(part, "loss") or hasattr(part, "perturb")
-    if own and " at 0x" not in text:
-        return text
-    return f"{type(part).__name__}, eps={getattr(part, 'eps', None)}"
+    """What it is, in words that are the same in another process."""
+    return type(part).__name__ if " at 0x" in repr(part) else repr(part)
 
 
-def _described(images: Images) -> str:
+def _described(images: Any) -> str:
     """Shape and checksum of tensors, the first images' and all labels'; how many a loader has."""
     if _are_tensors(images):
-        first = (255 * _pixels(images[0][:64])).round().byte()
-        checked_bytes = [part.cpu().contiguous().numpy().tobytes() for part in (first, images[1])]
-        digest = hashlib.sha256(b"".join(checked_bytes)).hexdigest()
-        return f"{tuple(images[0].shape)} with checksum {digest[:8]}"
+        parts = (255 * _pixels(images[0][:64])).round().byte(), images[1]
+        content = b"".join(part.cpu().contiguous().numpy().tobytes() for part in parts)
+        digest = hashlib.sha256(content).hexdigest()[:8]
+        return f"{tuple(images[0].shape)} with checksum {digest}"
     try:
-        return f"{len(images.dataset)} images in {len(images)} batches"  # type: ignore[union-attr,arg-type]
+        return f"{len(images.dataset)} images in {len(images)} batches"
     except (AttributeError, TypeError, NotImplementedError):
-        return ""
+        return "batches"
 
 
 def _check(x: Tensor, y: Tensor) -> None:

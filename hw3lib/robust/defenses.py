@@ -167,11 +167,8 @@ class TRADES:
                 f"{self.attack} begins at the image itself, where the divergence has no gradient; "
                 "pass a PGD with random_start=True"
             )
-        if (self.attack.loss, self.attack.keep, self.attack.restarts) != (
-            "cross_entropy",
-            "last",
-            1,
-        ):
+        attack = self.attack
+        if (attack.loss, attack.keep, attack.restarts) != ("cross_entropy", "last", 1):
             raise ValueError(
                 f"{self.attack}: in TRADES an attack follows the divergence in one run to its "
                 "last point; leave loss, keep and restarts as they are"
@@ -228,7 +225,7 @@ def attacked_batch(
     The attack is made in float32 where the training itself may not be. The generator draws its
     random starts.
     """
-    if generator is None and random_starts(attack):
+    if generator is None and getattr(attack, "random_start", False):
         raise ValueError(f"{attack} needs a generator for its random starts")
     with _attacking(model, x, mode):
         return attack.perturb(model, x, y, generator=generator)
@@ -241,9 +238,9 @@ def _attacking(model: nn.Module, x: Tensor, mode: AttackMode) -> Iterator[None]:
         yield
 
 
-def random_starts(attack: Any) -> bool:
-    """Whether an attack begins at a random point."""
-    return bool(getattr(attack, "random_start", False))
+def random_starts(defense: Any) -> bool:
+    """Whether the attack of a defence begins at a random point."""
+    return bool(getattr(getattr(defense, "attack", None), "random_start", False))
 
 
 def _check_attack(attack: Any, mode: str) -> None:
@@ -283,7 +280,6 @@ class ImageObjective:
         self.val, self.val_labels = val
         self.defense, self.augmented, self.erased = defense, augmented, erased
         self.num_examples = len(self.train)
-        self._random = random_starts(getattr(defense, "attack", None))
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """Flip and offsets of each training image, and what to erase of it, (N, 3) or (N, 5).
@@ -295,7 +291,7 @@ class ImageObjective:
             height, width = self.train.shape[2:]
             squares = draw_squares(self.num_examples, (height, width), generator)
             draws = torch.cat([draws, squares], dim=1)
-        if self._random:
+        if random_starts(self.defense):
             draws = torch.cat([draws, draw_seeds(self.num_examples, generator)], dim=1)
         return draws
 
@@ -305,9 +301,7 @@ class ImageObjective:
         pixels = to_pixels(augment(x, draws[:, :3]) if self.augmented else x)
         if self.erased:
             pixels = erase(pixels, draws[:, 3:5], self.erased)
-        starts = seeded_by(draws[0, -1]) if self._random else None
-        loss, logits = self.defense.loss(model, pixels, y, starts)
-        return loss, sums(loss, logits, y)
+        return defended(self.defense, model, pixels, y, draws[0, -1])
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -316,18 +310,20 @@ class ImageObjective:
 
 
 def draw_seeds(num: int, generator: torch.Generator) -> Tensor:
-    """Seeds for `seeded_by`, (num, 1) int64."""
+    """Seeds for `defended`, (num, 1) int64."""
     return torch.randint(2**62, (num, 1), generator=generator)
 
 
-def seeded_by(seed: Tensor) -> torch.Generator:
-    """A generator on the CPU, from a seed on any device, which is waited for."""
-    return torch.Generator().manual_seed(int(seed))
+def defended(
+    defense: Any, model: nn.Module, x: Tensor, y: Tensor, seed: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean loss of a batch of pixels, and the sums of the loss and of the clean errors over it.
 
-
-def sums(loss: Tensor, logits: Tensor, y: Tensor) -> Tensor:
-    """Sums of the loss and of the errors over a batch, (2,)."""
-    return torch.stack([loss.detach() * len(y), (logits.argmax(1) != y).sum()])
+    The seed, which is waited for, is that of the random starts on the CPU, if there are any.
+    """
+    starts = torch.Generator().manual_seed(int(seed)) if random_starts(defense) else None
+    loss, logits = defense.loss(model, x, y, starts)
+    return loss, torch.stack([loss.detach() * len(y), (logits.argmax(1) != y).sum()])
 
 
 def scores(logits: Tensor, y: Tensor) -> dict[str, float]:

@@ -24,7 +24,7 @@ class Normalize(nn.Module):
         mean, std: of pixels in [0, 1], a number for each channel.
 
     Raises:
-        TypeError, ValueError: see the messages.
+        ValueError: these are no such numbers, or images have other channels.
 
     Example:
         >>> Normalize(mean=[0.5], std=[0.25])(torch.ones(1, 1, 2, 2)).unique()
@@ -40,15 +40,13 @@ class Normalize(nn.Module):
         super().__init__()
         for name, values in (("mean", mean), ("std", std)):
             numbers = torch.as_tensor(values, dtype=torch.get_default_dtype()).detach().clone()
-            if numbers.ndim != 1 or len(numbers) != len(mean):
-                raise TypeError(f"{name}={values!r}: need one number for each channel, as in [0.5]")
+            fits = numbers.ndim == 1 and len(numbers) == len(mean)
+            inside = bool(((numbers >= 0) & (numbers <= 1)).all())
+            if not (fits and inside and (name == "mean" or numbers.all())):
+                what = f"of pixels in [0, 1]{', and not 0' if name == 'std' else ''}"
+                raise ValueError(f"{name}={values!r}: need a number for each channel, {what}")
             # Not in the state dict, so that networks which are normalised outside load unchanged.
             self.register_buffer(name, numbers.view(-1, 1, 1), persistent=False)
-        if not ((self.mean >= 0) & (self.mean <= 1) & (self.std > 0) & self.std.isfinite()).all():
-            raise ValueError(
-                f"{self}: of pixels in [0, 1] the mean lies there, too, and the standard deviation "
-                "is positive; divide those of 8-bit pixels by 255"
-            )
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-3] != len(self.mean):

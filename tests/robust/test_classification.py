@@ -249,17 +249,21 @@ def wrong_calls():
         "=1: need at least 2": lambda: train(objective, batch_size=1),
         "has its own": lambda: train(Classification(loader((x, y)), (x, y)), batch_size=16),
         "has to be a pair of tensors": lambda: train(Classification([{"x": x, "y": y}], (x, y))),
-        "train is a TensorDataset: wrap it": lambda: Classification(TensorDataset(x, y), (x, y)),
-        "train holds NumPy arrays": lambda: Classification((x.numpy(), y.numpy()), (x, y)),
-        "val is a Tensor: need a pair": lambda: Classification((x, y), x),
-        "val is a NoneType: need a pair": lambda: Classification((x, y), None),
-        "val is a str: need a pair": lambda: Classification((x, y), "val"),
-        "train is a tuple: need a pair": lambda: Classification((x, y, y), (x, y)),
+        "train is a TensorDataset: pass .* wrap": lambda: Classification(
+            TensorDataset(x, y), (x, y)
+        ),
+        "train is a tuple of ndarray: pass a pair": lambda: Classification(
+            (x.numpy(), y.numpy()), (x, y)
+        ),
+        "val is a Tensor: pass a pair": lambda: Classification((x, y), x),
+        "val is a NoneType: pass a pair": lambda: Classification((x, y), None),
+        "val is a str: pass a pair": lambda: Classification((x, y), "val"),
+        "train is a tuple of Tensor: pass a pair": lambda: Classification((x, y, y), (x, y)),
         r"defense is a PGD: wrap it, JoinedBatch\(PGD\(eps=0.15": lambda: Classification(
             (x, y), (x, y), ATTACK
         ),
-        "defense is the class TRADES": lambda: Classification((x, y), (x, y), TRADES),
-        "defense is a str: need Standard": lambda: Classification((x, y), (x, y), "trades"),
+        "defense=<class .*TRADES.*: need Standard": lambda: Classification((x, y), (x, y), TRADES),
+        "defense='trades': need Standard": lambda: Classification((x, y), (x, y), "trades"),
         "attack=Standard.*: need an attack": lambda: Classification(
             (x, y), (x, y), attack=Standard()
         ),
@@ -267,8 +271,8 @@ def wrong_calls():
         "every batch has one image": lambda: train(
             Classification(DataLoader(TensorDataset(x, y), batch_size=1), (x, y))
         ),
-        "give them again": lambda: train(Classification(iter(list(loader((x, y)))), (x, y))),
-        "give them again in": lambda: train(Classification(loader((x, y)), iter([(x, y)]))),
+        "epoch 2 has no batch": lambda: train(Classification(iter(list(loader((x, y)))), (x, y))),
+        "no validation images": lambda: train(Classification(loader((x, y)), iter([(x, y)]))),
         "has no batch": lambda: train(Classification([], (x, y))),
         "has 3 classes": lambda: train(Classification((x, y), (x, y + 1)), batch_size=16),
         r"span \[1, 3\], but the model has 3": lambda: train(
@@ -372,7 +376,7 @@ def test_an_objective_says_what_it_is():
     assert len({tuple(identity.items()) for identity in others}) == len(others)
     assert all(one == two for one, two in equal)
     stream = Classification(DataLoader(Endless(), batch_size=16), images(20))
-    assert "training data" not in stream.identity
+    assert stream.identity["training data"] == "batches"
 
 
 def test_a_sweep_over_radii_in_one_file_is_told(tmp_path):
