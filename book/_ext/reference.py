@@ -28,7 +28,7 @@ FACTORY = "<factory>"  # of a dataclass's field
 ARRAY = re.compile(
     r"~?numpy\.ndarray\[tuple\[~?(?:typing\.)?Any, \.\.\.\], ~?numpy\.dtype\[([^\[\]]+)\]\]"
 )
-ANNOTATED = re.compile(r"~?(?:typing\.)?Annotated\[")
+ANNOTATED = re.compile(r"~?(?:typing\.|types\.)?Annotated\[")
 
 
 class _Dots:
@@ -54,8 +54,7 @@ def shortened(
 
 def as_written(types: str) -> str:
     """Types and defaults without what only Python sees."""
-    types = types.replace(FACTORY, "...").replace("~types.~", "~")
-    types = ARRAY.sub(r"NDArray[\1]", types)
+    types = ARRAY.sub(r"NDArray[\1]", types.replace(FACTORY, "..."))
     while (found := ANNOTATED.search(types)) is not None:
         first, end = _arguments(types, found.end())
         types = types[: found.start()] + first + types[end:]
