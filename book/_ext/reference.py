@@ -22,6 +22,7 @@ LONG = 40  # characters of a default
 SEVERAL = re.compile(r"^:ivar (\w+(?:, \w+)+):(.*(?:\n +.*)*)", re.MULTILINE)
 TABLE = 400  # characters of a constant
 NO_VALUE = re.compile(r"Path\(|re\.compile\(")
+CHECKER = re.compile(r", AfterValidator\(func=\w+\)")
 MODULE = re.compile(r"\b(?:torch|typing|collections\.abc|hw3lib(?:\.\w+)*)\.(?=[A-Z])")
 LONG_NUMBER = re.compile(r"\d+\.\d{7,}")
 FACTORY = "<factory>"  # of a dataclass's field
@@ -106,6 +107,14 @@ def readable_values(_app: Sphinx, document: nodes.document) -> None:
             value.children = [nodes.Text(shown)]
 
 
+def without_checkers(_app: Sphinx, document: nodes.document) -> None:
+    """Say of what type an alias is, not which private function checks it."""
+    for paragraph in list(document.findall(nodes.paragraph)):
+        text = paragraph.astext()
+        if text.startswith("alias of Annotated[") and CHECKER.search(text):
+            paragraph.children = [nodes.Text(CHECKER.sub("", text))]
+
+
 def _is_python(text: str) -> bool:
     try:
         ast.parse(text, mode="eval")
@@ -121,4 +130,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", one_by_one, priority=600)  # after napoleon
     app.connect("autodoc-skip-member", is_field)
     app.connect("doctree-read", readable_values)
+    app.connect("doctree-read", without_checkers)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
