@@ -42,6 +42,8 @@ MANY_POINTS = 2_000
 
 MANY_COLUMNS = 4
 """Columns of panels up to which each panel stands in a row of its own on a phone."""
+HIGHEST = 0.7
+"""Height of a panel of curves on a phone, as a share of its width: two fit on a screen."""
 THUMBNAIL = 360
 """Pixels across of the small picture of a figure."""
 
@@ -241,14 +243,15 @@ def _narrowed(fig: Figure, columns: int | None) -> Figure:
 
 
 def _stack(fig: Figure, panels: list[Axes], columns: int) -> None:
-    """Lay panels out anew, each about as high for its width as it is."""
+    """Lay panels out anew, each about as high for its width as it is, but curves not too high."""
     width, height = fig.get_size_inches()
     labels = 0.75 if columns == 1 else 0.35  # inches of ticks, labels and titles
     across = NARROW / columns - labels
-    heights = [
-        min(across * place.height * height / (place.width * width), 1.1 * across) + labels
-        for place in (ax.get_position() for ax in panels)
-    ]
+    heights = []
+    for ax in panels:
+        place, highest = ax.get_position(), HIGHEST if ax.get_aspect() == "auto" else 1.1
+        ratio = place.height * height / (place.width * width)
+        heights.append(round(across * min(ratio, highest) + labels, 2))  # without rounding errors
     by_row = [max(heights[start : start + columns]) for start in range(0, len(panels), columns)]
     fig.set_size_inches(NARROW, sum(by_row))
     grid = GridSpec(len(by_row), columns, figure=fig, height_ratios=by_row)
