@@ -165,16 +165,21 @@ def tell_page(link: Tag, place: str) -> None:
 
 
 def name_modules(article: Tag) -> None:
-    """Name each module once, not before each of its names."""
+    """Name each module once, above what it says of itself, not before each of its names."""
     module = ""
-    for one in article.select("[id^=module-], dt.sig > .sig-prename"):
-        if one.get("id", "").startswith("module-"):
-            module = one["id"].removeprefix("module-")
-            name = markup(f'<p class="module"><code>{escape(module)}</code></p>')
-            heading = re.compile(r"^h[1-6]$")
-            (one.find_next_sibling(heading) or one.find_previous(heading)).insert_after(name)
-        elif one.get_text() == f"{module}.":
-            one.decompose()
+    for one in article.select("dt.sig > .sig-prename"):
+        named = one.get_text().rstrip(".")
+        if named != module:
+            module, first = named, one.find_parent("dl")
+            while _is_text_before(before := first.find_previous_sibling()):
+                first = before
+            first.insert_before(markup(f'<p class="module"><code>{escape(module)}</code></p>'))
+        one.decompose()
+
+
+def _is_text_before(one: Tag | None) -> bool:
+    """Whether it belongs to the text above the first name of a module."""
+    return one is not None and not re.match("h[1-6]|section", one.name) and not one.select("dt.sig")
 
 
 def citation(address: str) -> str:
