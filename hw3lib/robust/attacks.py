@@ -27,6 +27,7 @@ from hw3lib.robust.checks import (
     checked_norm,
     checked_radius,
     checked_step,
+    needed,
 )
 from hw3lib.robust.modes import Classifier
 from hw3lib.robust.resnet import Approximation
@@ -137,9 +138,9 @@ class _Setting:
     """What all attacks share: how they are shown, called, and given in other units."""
 
     added_later: ClassVar[tuple[str, ...]] = ("look", "norm", "cut")
-    random: ClassVar[str] = ""  # what the generator is needed for
 
     eps: Radius
+    perturb: Callable[..., Tensor]
 
     @classmethod
     def from_normalized(
@@ -157,14 +158,8 @@ class _Setting:
         self, model: Classifier, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Adversarial images; see `Attack`. The generator draws what is random."""
-        with checked(model, x, y, self.eps, generator, self.random) as pixels:
+        with checked(model, x, y, self.eps) as pixels:
             return self.perturb(model, pixels, y, generator=generator)
-
-    def perturb(
-        self, model: Classifier, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """The same without checks, for inner loops, on the model in the mode it is in."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         return self._shown(always=True)
@@ -199,8 +194,6 @@ class SignNoise(_Setting):
         tensor([0.2500, 0.7500])
     """
 
-    random: ClassVar[str] = "random signs"
-
     eps: Radius
     kind: Literal["sign_noise"] = field(default="sign_noise", repr=False)
 
@@ -215,7 +208,8 @@ class SignNoise(_Setting):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        signs = torch.randint(0, 2, x.shape, generator=generator, dtype=torch.int8)
+        rng = needed(generator, "random signs")
+        signs = torch.randint(0, 2, x.shape, generator=rng, dtype=torch.int8)
         return (x + like(self.eps, x) * (2 * signs.to(x.device) - 1)).clamp(0, 1)
 
 
@@ -274,24 +268,26 @@ class PGD(_Setting):
     kind: Literal["pgd"] = field(default="pgd", repr=False)
 
     def __post_init__(self) -> None:
-        _check_common(self)
+        if not callable(self.loss):
+            check_choice("loss", self.loss, tuple(LOSSES))
+        check_choice("keep", self.keep, ("last", "best"))
+        check_choice("look", self.look, ("exact", "fast"))
+        self._set(norm=checked_norm(self.norm))
+        check_choice("cut", self.cut, ("pixels", "normalized"))
+        for name in ("random_start", "targeted"):
+            check_flag(name, getattr(self, name))
         self._set(eps=checked_radius(self.eps, self.norm))
         if self.step is not None:
             self._set(step=checked_step(self.step, self.eps, self.norm))
         for name in ("steps", "restarts"):
             self._set(**{name: checked_count(name, getattr(self, name))})
-        check_flag("random_start", self.random_start)
-        check_choice("keep", self.keep, ("last", "best"))
+        if self.cut != "pixels" and self.norm != "linf":
+            raise ValueError(f"cut={self.cut!r} is a slip of attacks in the L-infinity ball alone")
         if self.restarts > 1 and not self.random_start:
             raise ValueError(
                 f"restarts={self.restarts} from the same start would all be equal; "
                 "set random_start=True"
             )
-
-    @property
-    def random(self) -> str:  # type: ignore[override]
-        """What the generator is needed for."""
-        return "random starts" if self.random_start else ""
 
     @property
     def step_size(self) -> Radius:
@@ -325,7 +321,7 @@ class PGD(_Setting):
         0 where it is wrong before the first step, `steps + 1` where no step of any restart fools
         it. An image that is fooled is not attacked further, so this is cheaper than `__call__`.
         """
-        with checked(model, x, y, self.eps, generator, self.random) as pixels:
+        with checked(model, x, y, self.eps) as pixels:
             ball = around(pixels, self.eps, self.norm, self.cut)
             taken = torch.full((len(x),), self.steps + 1, device=x.device)
             for _ in range(self.restarts):
@@ -377,7 +373,7 @@ class PGD(_Setting):
             yield point, answers(model, point)
 
     def _start(self, ball: Ball, generator: torch.Generator | None) -> Tensor:
-        return ball.start(generator) if self.random_start else ball.x
+        return ball.start(needed(generator, "random starts")) if self.random_start else ball.x
 
     def _seen(self, model: Classifier) -> Classifier:
         """The model whose gradient is followed."""
@@ -420,8 +416,8 @@ class FGSM(_Setting):
     kind: Literal["fgsm"] = field(default="fgsm", repr=False)
 
     def __post_init__(self) -> None:
-        _check_common(self)
-        self._set(eps=checked_radius(self.eps, self.norm))
+        same = self._as_pgd  # which checks all of them
+        self._set(eps=same.eps, norm=same.norm)
 
     def perturb(
         self, model: Classifier, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
@@ -436,21 +432,8 @@ class FGSM(_Setting):
 
     @property
     def _as_pgd(self) -> PGD:
-        # A step that leaves the ball from everywhere in it is projected to its surface.
-        below = math.nextafter(1.0, 0.0)  # no radius is larger
-        step = below if self.norm == "linf" else 1.0 + 2 * self.eps  # type: ignore[operator]
+        # One step by default leaves the ball, and is put back on its surface.
         return PGD(
-            self.eps, steps=1, step=step, targeted=self.targeted, loss=self.loss, look=self.look,
+            self.eps, steps=1, targeted=self.targeted, loss=self.loss, look=self.look,
             norm=self.norm, cut=self.cut,
         )  # fmt: skip
-
-
-def _check_common(attack: FGSM | PGD) -> None:
-    check_flag("targeted", attack.targeted)
-    if not callable(attack.loss):
-        check_choice("loss", attack.loss, tuple(LOSSES))
-    check_choice("look", attack.look, ("exact", "fast"))
-    attack._set(norm=checked_norm(attack.norm))
-    check_choice("cut", attack.cut, ("pixels", "normalized"))
-    if attack.cut != "pixels" and attack.norm != "linf":
-        raise ValueError(f"cut={attack.cut!r} is a slip of attacks in the L-infinity ball alone")

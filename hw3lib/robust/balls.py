@@ -16,7 +16,6 @@ Radius = float | tuple[float, ...]
 Norm = Literal["linf", "l2"]
 """Measures the change of an image by its largest pixel, or by the root of its squares' sum."""
 
-
 Cut = Literal["pixels", "normalized"]
 """Where a moved image is cut, at the ends of the pixel range, or where it is 0 and 1 if normalised.
 
@@ -31,29 +30,14 @@ CIFAR10_STD = (0.247, 0.243, 0.261)
 
 @dataclass(frozen=True)
 class LinfBall:
-    """Each pixel of images x (N, ...) changes by at most eps."""
+    """Images (N, ...) of which each pixel lies between two bounds."""
 
     x: Tensor
     eps: Radius
     lower: Tensor
     upper: Tensor
 
-    @classmethod
-    def around(cls, x: Tensor, eps: Radius, low: Radius = 0.0, high: Radius = 1.0) -> Self:
-        """The balls around images, cut at the ends of the range of each channel.
-
-        Raises:
-            ValueError: the range is of another number of channels than the images.
-        """
-        size, ends = like(eps, x), (like(low, x), like(high, x))
-        lower = (x - size).clamp(*ends)
-        if lower.shape != x.shape:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}; radius and range are of {lower.shape[1]} channels"
-            )
-        return cls(x, eps, lower, (x + size).clamp(*ends))
-
-    def start(self, generator: torch.Generator | None) -> Tensor:
+    def start(self, generator: torch.Generator) -> Tensor:
         """A uniform point of each ball, cut by the pixel range."""
         uniform = 2 * torch.rand(self.x.shape, generator=generator).to(self.x) - 1
         return (self.x + like(self.eps, self.x) * uniform).clamp(0, 1)
@@ -73,7 +57,7 @@ class L2Ball:
     x: Tensor
     eps: float
 
-    def start(self, generator: torch.Generator | None) -> Tensor:
+    def start(self, generator: torch.Generator) -> Tensor:
         # Without two of its coordinates, a uniform point of a sphere is a uniform point of the
         # ball in two dimensions less (Voelker et al. 2017). An image at a time, so that a start
         # does not depend on which images come with it.
@@ -93,18 +77,30 @@ class L2Ball:
 
 
 Ball = LinfBall | L2Ball
-"""What an attack may reach, one ball for each image."""
+"""Images that an attack may reach, one ball around each."""
 
 
 def around(x: Tensor, eps: Radius, norm: Norm, cut: Cut = "pixels") -> Ball:
-    """The balls of radius eps around images x (N, ...)."""
-    if norm == "linf" and cut == "pixels":
-        return LinfBall.around(x, eps)
-    if norm == "linf":
+    """The balls of radius eps around images x (N, ...).
+
+    Raises:
+        ValueError: `cut="normalized"` is of another number of channels than the images.
+    """
+    if norm == "l2":
+        assert not isinstance(eps, tuple)
+        return L2Ball(x, eps)
+    low: Radius = 0.0
+    high: Radius = 1.0
+    if cut == "normalized":
+        low = CIFAR10_MEAN
         high = tuple(mean + std for mean, std in zip(CIFAR10_MEAN, CIFAR10_STD, strict=True))
-        return LinfBall.around(x, eps, CIFAR10_MEAN, high)
-    assert not isinstance(eps, tuple)
-    return L2Ball(x, eps)
+    size, ends = like(eps, x), (like(low, x), like(high, x))
+    lower = (x - size).clamp(*ends)
+    if lower.shape != x.shape:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}; radius and range are of {lower.shape[1]} channels"
+        )
+    return LinfBall(x, eps, lower, (x + size).clamp(*ends))
 
 
 def distance(x: Tensor, other: Tensor, norm: Norm) -> Tensor:

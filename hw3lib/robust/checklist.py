@@ -27,14 +27,11 @@ from hw3lib.robust.modes import Classifier
 SIGNIFICANCE = 0.01
 """Level at which a weaker attack counts as the stronger one."""
 
-
 LARGE_EPS = 0.5
 """A radius that reaches the uniformly grey image from every other."""
 
-
 LEFT_AT_LARGE_EPS = 0.005
 """Largest accuracy that passes there, which is printed as 0 %."""
-
 
 ZERO_GRADIENTS = 0.01
 """Largest share of images without a gradient that passes."""
@@ -45,23 +42,23 @@ CLIMBS = 0.75
 SAME_ANSWER = 1e-3
 """Largest difference of two answers to one image that passes, as a share of the logits' range."""
 
-
-HIGH_FGSM = 0.5
-"""Accuracy under FGSM above which a model may have overfitted to it."""
-
-
-ALMOST_NONE = 0.1
-"""Share of that accuracy which is left under PGD if it has."""
+CLAIMS = {
+    "steps": "four times the steps do not help the defender",
+    "restarts": "five random starts do not help the defender",
+    "one_step": "one step does not fool more than many",
+    "noise": "random signs do not fool more than gradients",
+    "transfer": "images made on another model do not fool more than those made on this one",
+    "large_eps": f"at eps = {LARGE_EPS} the attack leaves 0 %",
+    "zero_gradients": "the loss of every rightly classified image has a gradient",
+    "direction": "a step along the gradient's signs leads further up than one along random signs",
+    "deterministic": "the model answers alike when asked twice",
+}
+"""What holds for a model whose gradients show the way."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One point of the checklist.
-
-    Attributes:
-        claim: what holds for a model whose gradients show the way.
-        passed: whether it holds here.
-        numbers: what this was decided on.
+    """One point of the checklist: its claim, whether it holds, and what that was decided on.
 
     Example:
         >>> Finding("more steps fool more", passed=True, numbers={"p": 0.5}).passed
@@ -114,12 +111,7 @@ def gradient_masking(
         surrogate: another model, on which images are made for a transfer attack.
 
     Returns:
-        The findings by name, which are steps, restarts, large_eps, one_step, noise,
-        zero_gradients, direction, deterministic, and transfer if there is a surrogate.
-
-    Raises:
-        ValueError: the model classifies no image rightly, or the attack is targeted.
-        TypeError: the attack is no PGD.
+        The findings by name, those of `CLAIMS`; transfer only if there is a surrogate.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
@@ -143,19 +135,21 @@ def gradient_masking(
             return withstood(seen, other, x, y, seed=seed, batch_size=batch_size)
 
         # Other random numbers for the stronger one: with the same, restarts could not do worse.
-        findings = {
-            name: _not_stronger(claim, left(weaker, seed), left(stronger, seed + 1))
-            for name, (claim, weaker, stronger) in _comparisons(attack, x[0].numel()).items()
+        compared = {
+            name: (left(weaker, seed), left(stronger, seed + 1))
+            for name, (weaker, stronger) in _pairs(attack, x[0].numel()).items()
         }
         if surrogate is not None:
             wrong = misled({"": seen}, attack, surrogate, x, y, right, seed, batch_size)[""]
-            claim = "images made on another model do not fool more than those made on this one"
-            findings["transfer"] = _not_stronger(claim, right & ~wrong, left(attack, seed + 1))
+            compared["transfer"] = right & ~wrong, left(attack, seed + 1)
+        found = {name: _not_stronger(CLAIMS[name], *masks) for name, masks in compared.items()}
         reach = LARGE_EPS * (x[0].numel() ** 0.5 if attack.norm == "l2" else 1)
-        large = replace(attack, eps=reach, step=None, keep="best")
-        findings["large_eps"] = _nothing_left(left(large, seed))
-        findings |= _local_findings(seen, attack, x[right], y[right], seed, batch_size)
-        return Findings(findings)
+        share = accuracy(left(replace(attack, eps=reach, step=None, keep="best"), seed)).value
+        found["large_eps"] = Finding(
+            CLAIMS["large_eps"], share <= LEFT_AT_LARGE_EPS, {"accuracy": share}
+        )
+        found |= _local_findings(seen, attack, x[right], y[right], seed, batch_size)
+        return Findings(found)
 
 
 def _traced(model: Classifier, x: Tensor, y: Tensor) -> Classifier:
@@ -226,9 +220,6 @@ def catastrophic_overfitting(fgsm_accuracy: float, pgd_accuracy: float) -> bool:
     name no threshold. Ours: more than half of the images under FGSM, and less than a tenth of that
     under PGD.
 
-    Raises:
-        ValueError: an accuracy is not a share in [0, 1].
-
     Example:
         >>> catastrophic_overfitting(fgsm_accuracy=0.86, pgd_accuracy=0.0)
         True
@@ -238,38 +229,23 @@ def catastrophic_overfitting(fgsm_accuracy: float, pgd_accuracy: float) -> bool:
             raise ValueError(
                 f"an accuracy of {value} is no share in [0, 1]; divide per cent by 100"
             )
-    return fgsm_accuracy > HIGH_FGSM and pgd_accuracy < ALMOST_NONE * fgsm_accuracy
+    return fgsm_accuracy > 0.5 and pgd_accuracy < 0.1 * fgsm_accuracy
 
 
-def _comparisons(attack: PGD, num_pixels: int) -> dict[str, tuple[str, OwnAttack, OwnAttack]]:
-    """Claims with an attack that should be the weaker and one that should be the stronger."""
+def _pairs(attack: PGD, num_pixels: int) -> dict[str, tuple[OwnAttack, OwnAttack]]:
+    """Attacks of which the first should be the weaker one."""
     last = replace(attack, keep="last", restarts=1)
     start = replace(attack, random_start=True, restarts=1)
     signs = attack.eps
     if attack.norm == "l2":  # as long a change, spread over all pixels
         assert not isinstance(signs, tuple)
         signs = min(signs / num_pixels**0.5, LARGE_EPS)
+    one_step = FGSM(attack.eps, loss=attack.loss, look=attack.look, norm=attack.norm)
     return {
-        "steps": (
-            "four times the steps do not help the defender",
-            last,
-            replace(last, steps=4 * attack.steps),
-        ),
-        "restarts": (
-            "five random starts do not help the defender",
-            start,
-            replace(start, restarts=5),
-        ),
-        "one_step": (
-            "one step does not fool more than many",
-            FGSM(attack.eps, loss=attack.loss, look=attack.look, norm=attack.norm),
-            attack,
-        ),
-        "noise": (
-            "random signs do not fool more than gradients",
-            SignNoise(signs),
-            attack,
-        ),
+        "steps": (last, replace(last, steps=4 * attack.steps)),
+        "restarts": (start, replace(start, restarts=5)),
+        "one_step": (one_step, attack),
+        "noise": (SignNoise(signs), attack),
     }
 
 
@@ -288,12 +264,6 @@ def _not_stronger(claim: str, weaker: Tensor, stronger: Tensor) -> Finding:
     return Finding(claim, numbers["p_value"] >= SIGNIFICANCE, numbers)
 
 
-def _nothing_left(mask: Tensor) -> Finding:
-    left = accuracy(mask).value
-    claim = f"at eps = {LARGE_EPS} the attack leaves 0 %"
-    return Finding(claim, left <= LEFT_AT_LARGE_EPS, {"accuracy": left})
-
-
 def _local_findings(
     model: Classifier, attack: PGD, x: Tensor, y: Tensor, seed: int, batch_size: int
 ) -> dict[str, Finding]:
@@ -304,22 +274,14 @@ def _local_findings(
         for batch in zip(x.split(batch_size), y.split(batch_size), strict=True)
     ]
     still, climbs, other = (accuracy(torch.cat(masks)).value for masks in zip(*parts, strict=True))
-    claims = {
-        "zero_gradients": (
-            "the loss of every rightly classified image has a gradient",
-            still <= ZERO_GRADIENTS,
-            still,
-        ),
-        "direction": (
-            "a step along the gradient's signs leads further up than one along random signs",
-            climbs >= CLIMBS,
-            climbs,
-        ),
-        "deterministic": ("the model answers alike when asked twice", other == 0, other),
+    found = {
+        "zero_gradients": (still <= ZERO_GRADIENTS, still),
+        "direction": (climbs >= CLIMBS, climbs),
+        "deterministic": (other == 0, other),
     }
     return {
-        name: Finding(claim, passed, {"share": share, "images": len(x)})
-        for name, (claim, passed, share) in claims.items()
+        name: Finding(CLAIMS[name], passed, {"share": share, "images": len(x)})
+        for name, (passed, share) in found.items()
     }
 
 

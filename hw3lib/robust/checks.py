@@ -23,37 +23,26 @@ BY_CHANCE = 20
 
 @contextlib.contextmanager
 def checked(
-    model: Classifier,
-    x: Tensor,
-    y: Tensor,
-    eps: Radius = 0.0,
-    generator: torch.Generator | None = None,
-    why: str = "",
-    *,
-    probe: bool = True,
+    model: Classifier, x: Tensor, y: Tensor, eps: Radius = 0.0, *, probe: bool = True
 ) -> Iterator[Tensor]:
     """Check an attack's arguments, and run the block with the model in evaluation mode.
 
     Args:
-        model, x, y, eps, generator: the arguments.
-        why: what the generator is needed for; "" if nothing is random.
+        model, x, y, eps: the arguments.
         probe: look at the logits of the first images; not needed where the block checks its own.
 
     Yields:
         The images without the caller's graph, outside of inference mode.
-
-    Raises:
-        ValueError: see the messages.
-        TypeError: images or labels are no tensors, or have the wrong dtype; the model is none.
     """
     if not callable(model) or isinstance(model, type):
         name = getattr(model, "__name__", type(model).__name__)
         raise TypeError(f"a model is called with pixels and returns logits; this is a {name}")
-    _check_images(x, eps)
-    _check_labels(x, y)
-    if why and generator is None:
-        raise ValueError(f"{why} need a generator; pass generator=torch.Generator().manual_seed(0)")
-    _check_device(model, x)
+    check_batch(x, y, eps)
+    weight = first_weight(model)
+    if weight is not None and weight.device != x.device:
+        raise ValueError(
+            f"the model is on {weight.device}, x on {x.device}; move one of them with .to()"
+        )
     with torch.inference_mode(False), evaluating(model):
         x = x.clone() if x.is_inference() else x.detach()
         if probe:
@@ -61,7 +50,8 @@ def checked(
         yield x
 
 
-def _check_images(x: Tensor, eps: Radius) -> None:
+def check_batch(x: Tensor, y: Tensor, eps: Radius = 0.0) -> None:
+    """Refuse what are no images (N, ...) in [0, 1] with their labels (N,)."""
     if not isinstance(x, Tensor):
         raise TypeError(f"x is a {type(x).__name__}; attacks take tensors (torch.as_tensor)")
     if not x.is_floating_point():
@@ -88,9 +78,6 @@ def _check_images(x: Tensor, eps: Radius) -> None:
         raise ValueError(f"x spans [{low:.3g}, {high:.3g}], {hint}")
     if isinstance(eps, tuple) and (x.ndim != 4 or len(eps) != x.shape[1]):
         raise ValueError(f"eps has {len(eps)} channels, x has shape {tuple(x.shape)}")
-
-
-def _check_labels(x: Tensor, y: Tensor) -> None:
     if not isinstance(y, Tensor):
         raise TypeError(f"labels are a {type(y).__name__}; they must be a tensor (torch.as_tensor)")
     if y.shape != (len(x),):
@@ -105,14 +92,6 @@ def _check_labels(x: Tensor, y: Tensor) -> None:
 def first_weight(model: Classifier) -> Tensor | None:
     """One of a network's parameters, which tells where and in what precision it computes."""
     return next(model.parameters(), None) if isinstance(model, nn.Module) else None
-
-
-def _check_device(model: Classifier, x: Tensor) -> None:
-    weight = first_weight(model)
-    if weight is not None and weight.device != x.device:
-        raise ValueError(
-            f"the model is on {weight.device}, x on {x.device}; move one of them with .to()"
-        )
 
 
 def answers(model: Classifier, x: Tensor) -> Tensor:
@@ -139,19 +118,10 @@ def _given(model: Classifier, x: Tensor) -> str:
     return f"{told} Images are {x.dtype}, the model's weights {weight.dtype}: pass {way}."
 
 
-def check_logits(logits: Tensor, y: Tensor, num: int | None = None) -> None:
-    """Check what a model returns.
+def check_logits(logits: Tensor, y: Tensor, num: int) -> None:
+    """Check what a model returns for so many images, whose labels are among y.
 
-    Warns where all are in [0, 1], as those of a sigmoid.
-
-    Args:
-        logits: of some images.
-        y: labels, of these or more images.
-        num: how many images the model was given, where that is known.
-
-    Raises:
-        TypeError: it is no tensor.
-        ValueError: see the messages.
+    Outputs that are all in [0, 1], as those of a sigmoid, are warned about.
     """
     if not isinstance(logits, Tensor):
         raise TypeError(
@@ -164,7 +134,7 @@ def check_logits(logits: Tensor, y: Tensor, num: int | None = None) -> None:
             f"the model returns shape {tuple(logits.shape)}; need logits (N, classes) of two or "
             "more classes"
         )
-    if num is not None and len(logits) != num:
+    if len(logits) != num:
         raise ValueError(f"the model returns logits of {len(logits)} images for {num}")
     low, high = (value.item() for value in logits.aminmax())
     if not math.isfinite(low + high):
@@ -228,8 +198,15 @@ def as_pixels(x: Tensor) -> Tensor:
     return to_pixels(x) if x.dtype == torch.uint8 else x.detach()
 
 
+def needed(generator: torch.Generator | None, why: str) -> torch.Generator:
+    """The generator, where something is random."""
+    if generator is None:
+        raise ValueError(f"{why} need a generator; pass generator=torch.Generator().manual_seed(0)")
+    return generator
+
+
 def checked_pair(batch: Any) -> tuple[Tensor, Tensor]:
-    """A batch of a loader as images and labels (TypeError if it is something else)."""
+    """A batch of a loader as images and labels."""
     pair = isinstance(batch, tuple | list) and len(batch) == 2
     if not (pair and all(isinstance(part, Tensor) for part in batch) and batch[1].ndim):
         raise TypeError(
@@ -259,15 +236,8 @@ def checked_norm(norm: Any) -> Norm:
 
 
 def checked_radius(eps: Any, norm: Norm = "linf") -> Radius:
-    """A radius in pixels of [0, 1] as a number, or one number a channel.
-
-    Raises:
-        TypeError: it is neither.
-        ValueError: it is negative, NaN, or so large that it allows any image.
-    """
-    size = _numbers("eps", eps)
-    if norm == "l2" and isinstance(size, tuple):
-        raise ValueError(f"eps={size}: an L2 ball has one radius, not one for each channel")
+    """A radius in pixels of [0, 1] as a number, or one number a channel."""
+    size = _numbers("eps", eps, norm)
     for value in _each(size):
         if not 0 <= value < math.inf:
             raise ValueError(f"eps={size}: a radius cannot be negative or NaN")
@@ -280,31 +250,23 @@ def checked_radius(eps: Any, norm: Norm = "linf") -> Radius:
 
 
 def checked_step(step: Any, eps: Radius, norm: Norm = "linf") -> Radius:
-    """The size of a step as a number, or one for each channel of the radius; warns if it is large.
-
-    Raises:
-        TypeError: it is neither.
-        ValueError: it is not positive and finite, or has other channels than the radius.
-    """
-    size = _numbers("step", step)
-    if norm == "l2" and isinstance(size, tuple):
-        raise ValueError(f"step={size}: an L2 step has one length, not one for each channel")
-    for value in _each(size):
-        if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"step={size}: the size of a step must be positive and finite")
-        if value >= 1 and norm == "linf":
-            warnings.warn(
-                f"step={size}: pixels lie in [0, 1], so each step crosses all of them; "
-                f"did you mean {value:g}/255?",
-                stacklevel=2,
-            )
+    """The size of a step as a number, or one number for each channel of the radius."""
+    size = _numbers("step", step, norm)
+    if not all(0 < value < math.inf for value in _each(size)):
+        raise ValueError(f"step={size}: the size of a step must be positive and finite")
+    if norm == "linf" and max(_each(size)) >= 1:
+        warnings.warn(
+            f"step={size}: pixels lie in [0, 1], so each step crosses all of them; "
+            f"did you mean {max(_each(size)):g}/255?",
+            stacklevel=2,
+        )
     if isinstance(size, tuple) and isinstance(eps, tuple) and len(size) != len(eps):
         raise ValueError(f"step={size} has {len(size)} channels, eps={eps} has {len(eps)}")
     return size
 
 
 def checked_count(name: str, value: object) -> int:
-    """A whole number of at least 1, also one of NumPy's (else TypeError or ValueError)."""
+    """A whole number of at least 1, also one of NumPy's."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}={value!r}: it must be a whole number")
     if value < 1:
@@ -313,7 +275,7 @@ def checked_count(name: str, value: object) -> int:
 
 
 def check_number(name: str, value: object, what: str, highest: float) -> None:
-    """Refuse what is no finite number from 0 to the highest (TypeError or ValueError)."""
+    """Refuse what is no finite number from 0 to the highest."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}={value!r}: it must be a number")
     if not (0 <= float(value) <= highest and math.isfinite(value)):
@@ -321,13 +283,13 @@ def check_number(name: str, value: object, what: str, highest: float) -> None:
 
 
 def check_flag(name: str, value: object) -> None:
-    """Refuse what is neither True nor False (TypeError)."""
+    """Refuse what is neither True nor False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name}={value!r}: it must be True or False")
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Refuse what is not among the choices (ValueError)."""
+    """Refuse what is not among the choices."""
     if value not in choices:
         raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(repr, choices))}")
 
@@ -336,15 +298,12 @@ def _each(size: Radius) -> tuple[float, ...]:
     return size if isinstance(size, tuple) else (size,)
 
 
-def _numbers(name: str, size: Any) -> Radius:
-    """A number, or a tuple of some; from tensors and arrays, too."""
-    if isinstance(size, float | int) and not isinstance(size, bool):
-        return size
-    try:
-        values = np.asarray(size.detach().cpu() if isinstance(size, Tensor) else size)
-        if values.ndim < 2 and values.size and values.dtype.kind in "fiu":
-            numbers: Any = values.astype(np.float64).tolist()
-            return numbers if values.ndim == 0 else tuple(numbers)
-    except (TypeError, ValueError):
-        pass  # told below, as anything else that is no number
-    raise TypeError(f"{name}={size!r}: it must be a number, or one number for each channel")
+def _numbers(name: str, size: Any, norm: Norm) -> Radius:
+    """A number, or one for each channel of an L-infinity ball; from tensors and arrays, too."""
+    array = np.asarray(size.detach().cpu() if isinstance(size, Tensor) else size)
+    if array.ndim > 1 or not array.size or array.dtype.kind not in "fiu":
+        raise TypeError(f"{name}={size!r}: it must be a number, or one number for each channel")
+    if array.ndim and norm == "l2":
+        raise ValueError(f"{name}={size}: in L2 it is one length, not one for each channel")
+    numbers: Any = array.tolist()
+    return tuple(numbers) if array.ndim else numbers

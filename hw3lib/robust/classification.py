@@ -9,19 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from hw3lib.data import to_pixels
+from hw3lib.robust import defenses
 from hw3lib.robust.attacks import Attack
-from hw3lib.robust.checks import check_logits, checked, checked_pair
-from hw3lib.robust.defenses import (
-    TRADES,
-    AdversarialLoss,
-    JoinedBatch,
-    Standard,
-    draw_seeds,
-    random_starts,
-    scores,
-    seeded_by,
-    sums,
-)
+from hw3lib.robust.checks import check_batch, check_logits, checked, checked_pair
 from hw3lib.robust.evaluate import withstood
 
 Images = tuple[Tensor, Tensor] | Iterable[Any]
@@ -45,7 +35,7 @@ class Classification:
         TypeError, ValueError: see the messages.
 
     Example:
-        >>> from hw3lib.robust import FGSM
+        >>> from hw3lib.robust import FGSM, AdversarialLoss
         >>> from hw3lib.training import fit
         >>> images = torch.randint(256, (8, 3, 4, 4), dtype=torch.uint8)
         >>> labels = torch.arange(8) % 3
@@ -64,16 +54,16 @@ class Classification:
         self,
         train: Images,
         val: Images,
-        defense: Standard | AdversarialLoss | JoinedBatch | TRADES | None = None,
+        defense: defenses.Defense | None = None,
         *,
         attack: Attack | None = None,
     ) -> None:
         self.train, self.val, self.attack = train, val, attack
-        self.defense = Standard() if defense is None else defense
-        self._random = random_starts(getattr(self.defense, "attack", None))
+        self.defense = defense or defenses.Standard()
+        self._random = defenses.random_starts(self.defense)
         for images in (train, val):
             if _are_tensors(images):
-                _check(*images)
+                check_batch(_pixels(images[0]), images[1])
 
     def num_batches(self, batch_size: int | None) -> int | None:
         """Batches of an epoch, None if the loader does not know.
@@ -113,15 +103,15 @@ class Classification:
         for number, batch in enumerate(parts):
             x, y = checked_pair(batch)
             if not number:
-                _check(x, y)
+                check_batch(_pixels(x), y)
             if len(y) > 1:
-                yield x, y, draw_seeds(1, generator)[0]
+                yield x, y, defenses.draw_seeds(1, generator)[0]
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss of a batch in nats; sums of the loss and of the clean errors over it."""
-        starts = seeded_by(seed) if self._random else None
+        starts = defenses.seeded_by(seed) if self._random else None
         loss, logits = self.defense.loss(model, _pixels(x), y, starts)
-        return loss, sums(loss, logits, y)
+        return loss, defenses.sums(loss, logits, y)
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -130,9 +120,9 @@ class Classification:
         answers, right = [], 0
         for number, batch in enumerate(self._held_out()):
             x, y = (part.to(device) for part in checked_pair(batch))
-            with checked(model, _pixels(x), y, 0.0, None, "", probe=False):
+            with checked(model, _pixels(x), y, probe=False):
                 logits = model(_pixels(x)).float()
-                check_logits(logits, y)
+                check_logits(logits, y, len(x))
             answers.append((logits, y))
             if self.attack:
                 right += int(withstood(model, self.attack, _pixels(x), y, seed=number).sum())
@@ -140,7 +130,7 @@ class Classification:
             raise ValueError("there are no validation images")
         logits, y = (torch.cat(parts) for parts in zip(*answers, strict=True))
         attacked = {"attacked_error": 1 - right / len(y)} if self.attack else {}
-        return scores(logits, y) | attacked
+        return defenses.scores(logits, y) | attacked
 
     def _held_out(self) -> Iterable[Any]:
         if _are_tensors(self.val):
@@ -151,12 +141,6 @@ class Classification:
 def _are_tensors(images: Any) -> TypeGuard[tuple[Tensor, ...]]:
     pair = isinstance(images, tuple | list) and len(images) == 2
     return pair and all(isinstance(part, Tensor) for part in images)
-
-
-def _check(x: Tensor, y: Tensor) -> None:
-    """Refuse what are no images with their labels."""
-    with checked(lambda pixels: pixels, _pixels(x), y, 0.0, None, "", probe=False):
-        pass
 
 
 def _pixels(x: Tensor) -> Tensor:

@@ -211,8 +211,6 @@ def attacked_batch(
     The attack is made in float32 where the training itself may not be. The generator draws its
     random starts.
     """
-    if generator is None and random_starts(attack):
-        raise ValueError(f"{attack} needs a generator for its random starts")
     with _attacking(model, x, mode):
         return attack.perturb(model, x, y, generator=generator)
 
@@ -224,9 +222,9 @@ def _attacking(model: nn.Module, x: Tensor, mode: AttackMode) -> Iterator[None]:
         yield
 
 
-def random_starts(attack: Any) -> bool:
-    """Whether an attack begins at a random point."""
-    return bool(getattr(attack, "random_start", False))
+def random_starts(defense: Defense) -> bool:
+    """Whether a defence's attack begins at a random point."""
+    return bool(getattr(getattr(defense, "attack", None), "random_start", False))
 
 
 def _check_attack(attack: Any, mode: str) -> None:
@@ -257,7 +255,7 @@ class ImageObjective:
         self,
         train: tuple[Tensor, Tensor],
         val: tuple[Tensor, Tensor],
-        defense: Standard | AdversarialLoss | JoinedBatch | TRADES,
+        defense: Defense,
         *,
         augmented: bool,
         erased: int = 0,
@@ -266,7 +264,7 @@ class ImageObjective:
         self.val, self.val_labels = val
         self.defense, self.augmented, self.erased = defense, augmented, erased
         self.num_examples = len(self.train)
-        self._random = random_starts(getattr(defense, "attack", None))
+        self._random = random_starts(defense)
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """Flip and offsets of each training image, and what to erase of it, (N, 3) or (N, 5).

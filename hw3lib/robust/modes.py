@@ -6,17 +6,18 @@ import contextlib
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 Classifier = Callable[[Tensor], Tensor]
 """Pixels (N, C, H, W) in [0, 1] to logits (N, classes)."""
 
 _lock = threading.Lock()
-_borrowed: dict[nn.Module, tuple[int, list[tuple[nn.Module, bool]]]] = {}
-"""Modules that are in use, by how many blocks, and the modes of their parts before the first."""
+_borrowed: dict[nn.Module, tuple[int, bool]] = {}
+"""Modules that are in use, by how many blocks, and their modes before the first."""
 
 
 @contextlib.contextmanager
@@ -25,36 +26,63 @@ def evaluating(model: Classifier) -> Iterator[None]:
 
     Of a function these are the modules that it names (its closure, its globals, its defaults, its
     owner, arguments of a `functools.partial`), of another object those that it holds, also in a
-    list or a dictionary. Where several threads use a module, the last of them puts it back.
+    list or a dictionary; what they call besides is switched just before its forward pass. Of what
+    several threads use, the last of them puts each part back.
     """
     with contextlib.ExitStack() as borrowed:
+
+        def borrow(module: nn.Module) -> None:
+            parts = list(module.modules())
+            _borrow(parts)
+            borrowed.callback(_give_back, parts)
+
         for module in _modules(model):
-            _borrow(module)
-            borrowed.callback(_give_back, module)
+            borrow(module)
+        if not isinstance(model, nn.Module):
+            borrowed.enter_context(_before_each_forward(borrow))
         yield
 
 
-def _borrow(module: nn.Module) -> None:
-    with _lock:
-        users, modes = _borrowed.get(module, (0, []))
-        if not users:
-            # A frozen script has no mode.
-            modes = [(part, getattr(part, "training", False)) for part in module.modules()]
-            if any(training for _, training in modes):
-                module.eval()
-        _borrowed[module] = users + 1, modes
+@contextlib.contextmanager
+def _before_each_forward(borrow: Callable[[nn.Module], None]) -> Iterator[None]:
+    """Borrow each module in training mode that this thread is about to call."""
+    thread = threading.get_ident()
+
+    def switch(module: nn.Module, _inputs: object) -> None:
+        if module.training and threading.get_ident() == thread:
+            borrow(module)
+
+    hook = register_module_forward_pre_hook(switch)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
-def _give_back(module: nn.Module) -> None:
+def _borrow(parts: Sequence[nn.Module]) -> None:
     with _lock:
-        users, modes = _borrowed.pop(module)
-        if users > 1:
-            _borrowed[module] = users - 1, modes
-            return
-        for part, training in modes:
+        for part in parts:  # a frozen script has no mode
+            users, mode = _borrowed.get(part, (0, getattr(part, "training", False)))
+            _borrowed[part] = users + 1, mode
+        _evaluate(parts)
+
+
+def _give_back(parts: Sequence[nn.Module]) -> None:
+    with _lock:
+        for part in parts:
+            users, mode = _borrowed.pop(part)
+            if users > 1:
+                _borrowed[part] = users - 1, mode
             # By its own method, which may switch more than the flag; parts come after wholes.
-            if getattr(part, "training", False) != training:
-                part.train(training)
+            elif getattr(part, "training", False) != mode:
+                part.train(mode)
+        _evaluate(part for part in parts if part in _borrowed)
+
+
+def _evaluate(parts: Iterable[nn.Module]) -> None:
+    for part in parts:
+        if getattr(part, "training", False):
+            part.eval()
 
 
 def _modules(model: object) -> list[nn.Module]:

@@ -10,9 +10,8 @@ import json
 import logging
 import os
 import platform
-import time
-from collections.abc import Callable
-from functools import cache
+import timeit
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -37,9 +36,6 @@ def bfloat16_pays(device: torch.device, *, weights: bool = True) -> bool:
         device: of the step.
         weights: the step trains; without, it attacks: only the input's gradient is computed.
 
-    Raises:
-        ValueError: `HW3_PRECISION` is something else.
-
     Example:
         >>> os.environ["HW3_PRECISION"] = "float32"  # otherwise it is timed, once
         >>> bfloat16_pays(torch.device("cpu"))
@@ -57,43 +53,33 @@ def bfloat16_pays(device: torch.device, *, weights: bool = True) -> bool:
     return bool(native()) and _remembered(weights) == "bfloat16"
 
 
-def faster(step: Callable[[torch.dtype], None], *, repeats: int = 3) -> str:
-    """The precision in which a step is faster: the least time of some repeats counts."""
-    seconds = dict.fromkeys(PRECISIONS, float("inf"))
-    for _ in range(repeats):
-        for name in PRECISIONS:
-            started = time.perf_counter()
-            step(getattr(torch, name))
-            seconds[name] = min(seconds[name], time.perf_counter() - started)
-    logger.info("a step takes %s", ", ".join(f"{s:.3f} s in {n}" for n, s in seconds.items()))
-    return min(seconds, key=lambda name: seconds[name])
-
-
 @cache
 def _remembered(weights: bool) -> str:
+    """The precision in which a step is faster: the least time of three counts."""
     path = cache_dir() / "precision.json"
-    known = _read(path)
+    try:
+        known = dict(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        known = {}
     name = f"{processor()}, torch {torch.__version__}, {'training' if weights else 'attack'}"
     if known.get(name) not in PRECISIONS:
-        known[name] = faster(lambda dtype: _step(dtype, weights))
+        seconds = {
+            kind: min(timeit.repeat(partial(_step, kind, weights), number=1, repeat=3))
+            for kind in PRECISIONS
+        }
+        logger.info("a step takes %s", ", ".join(f"{s:.3f} s in {n}" for n, s in seconds.items()))
+        known[name] = min(seconds, key=seconds.__getitem__)
         text = json.dumps(known, indent=1)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda part: part.write_text(text))
     return str(known[name])
 
 
-def _read(path: Path) -> dict[str, str]:
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError):
-        return {}
-
-
-def _step(dtype: torch.dtype, weights: bool) -> None:
+def _step(precision: str, weights: bool) -> None:
     """Forward and backward through convolutions as in the middle of a ResNet-18."""
     x = torch.ones(64, 64, 16, 16).to(memory_format=torch.channels_last).requires_grad_()
     taps = [torch.full((64, 64, 3, 3), 1e-3, requires_grad=weights) for _ in range(2)]
-    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
         out = x
         for tap in taps:
             out = F.conv2d(out, tap, padding=1).relu()

@@ -19,12 +19,6 @@ logger = logging.getLogger("hw3lib")
 WARM_UP = 3
 """Steps before the recording; libraries choose their algorithms, the optimizer makes its state."""
 
-Body = Callable[..., None]
-"""A step on the tensors of a batch; everything else that it reads and writes stays where it is."""
-
-Recorder = Callable[[Callable[[], None]], Callable[[], None]]
-"""From what is recorded, which it need not run, to what replays it."""
-
 
 def cuda_graph(body: Callable[[], None]) -> Callable[[], None]:
     """Record the kernels that a function launches, without running them."""
@@ -41,18 +35,19 @@ class Replayed:
     step by step, and so is everything if the recording fails; the log says why.
 
     Args:
-        body: the step; it calls `optimizer.step()`.
+        body: the step on the tensors of a batch; it calls `optimizer.step()`, and everything else
+            that it reads and writes stays where it is.
         optimizer: its learning rates may change between steps, as plain numbers.
         device: of the batches.
-        record: how to record.
+        record: from a function, which it need not call, to what replays it.
     """
 
     def __init__(
         self,
-        body: Body,
+        body: Callable[..., None],
         optimizer: torch.optim.Optimizer,
         device: torch.device,
-        record: Recorder = cuda_graph,
+        record: Callable[[Callable[[], None]], Callable[[], None]] = cuda_graph,
     ) -> None:
         self._body, self._optimizer, self._record = body, optimizer, record
         self._rates = [torch.zeros((), device=device) for _ in optimizer.param_groups]
@@ -68,19 +63,14 @@ class Replayed:
         if [part.shape for part in batch] != [part.shape for part in self._buffers]:
             self._eagerly(batch)
         elif self._replay:
-            self._load(batch)
+            for buffer, part in zip(self._buffers, batch, strict=True):
+                buffer.copy_(part)
             self._replay()
-        elif self._left:
-            self._left -= 1
-            self._eagerly(batch)
-            if not self._left:
-                self._try_to_record()
         else:
             self._eagerly(batch)
-
-    def _load(self, batch: tuple[Tensor, ...]) -> None:
-        for buffer, part in zip(self._buffers, batch, strict=True):
-            buffer.copy_(part)
+            self._left -= 1
+            if self._left == 0:  # once
+                self._try_to_record()
 
     def _eagerly(self, batch: tuple[Tensor, ...]) -> None:
         with self._rates_on_device(), _beside():

@@ -95,7 +95,7 @@ def test_random_starts_are_uniform_in_the_volume():
 
 def test_an_l2_ball_has_one_radius_which_may_exceed_one():
     assert PGD(3, norm="l2").eps == 3
-    with pytest.raises(ValueError, match="an L2 ball has one radius"):
+    with pytest.raises(ValueError, match="in L2 it is one length"):
         FGSM((0.1, 0.1, 0.1), norm="l2")
     with pytest.raises(ValueError, match="did you mean 3/255"):
         PGD(3)

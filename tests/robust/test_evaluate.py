@@ -1,5 +1,6 @@
 """Laws of accuracy under attack: how images are counted, curves, matrices, the checklist."""
 
+import contextlib
 import copy
 import itertools
 import math
@@ -35,6 +36,7 @@ from hw3lib.robust.evaluate import (
     transfer_matrix,
     withstood,
 )
+from hw3lib.robust.modes import evaluating
 from hw3lib.robust.resnet import EightBit, ResNet
 
 few = settings(max_examples=15, deadline=None)
@@ -156,6 +158,12 @@ WRAPPERS = {
     "its method": lambda network: Wrapped(network).predict,
     "in a dictionary": lambda network: (lambda nets: lambda x: nets["one"](x))({"one": network}),
     "in a list": lambda network: (lambda nets: lambda x: nets[0](x))([network]),
+    "object in an object": lambda network: Wrapped(Wrapped(network)),
+    "function of a function": lambda network: (lambda f: lambda x: f(x))(lambda x: network(x)),
+    "method of a wrapper's wrapper": lambda network: Wrapped(Wrapped(network)).predict,
+    "deep in a closure": lambda network: (lambda held: lambda x: held["k"][0](x))(
+        {"k": (Wrapped(network),)}
+    ),
 }
 
 
@@ -166,6 +174,36 @@ def test_a_network_in_any_wrapper_is_measured_in_evaluation_mode_and_stays_as_it
     before = owned(network)
     assert correct(WRAPPERS[wrapper](network), x, y).all()
     assert owned(network) == before
+
+
+def test_a_part_that_is_used_longer_than_the_whole_stays_in_evaluation_mode_until_then():
+    part = nn.Sequential(nn.Dropout())
+    whole = nn.Sequential(part).train()
+    first, second = contextlib.ExitStack(), contextlib.ExitStack()
+    first.enter_context(evaluating(whole))
+    second.enter_context(evaluating(part))
+    first.close()
+    assert whole.training
+    assert not part.training
+    assert not part[0].training
+    second.close()
+    assert part.training
+    assert part[0].training
+
+
+def test_a_training_in_another_thread_goes_on_in_training_mode():
+    network, other = training_network(), nn.BatchNorm2d(3)
+    modes = []
+
+    def model(x):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(other, x).result()
+        modes.append(other.training)
+        return network(x)
+
+    correct(Wrapped(model), *own_answers(network))
+    assert modes
+    assert all(modes)
 
 
 def test_an_attack_of_ones_own_meets_the_network_in_evaluation_mode():
@@ -1011,7 +1049,7 @@ def test_starts_do_not_depend_on_the_batch_in_either_norm(norm, eps):
         (lambda: step_curve(MODEL, FGSM(0.1), X, Y), TypeError, "a curve over steps is of PGD"),
         (lambda: gradient_masking(MODEL, FGSM(0.1), X, Y), TypeError, "needs a PGD"),
         (lambda: transfer_matrix({}, BEST, X, Y, noise=SignNoise(0.1)), ValueError, "no models"),
-        (lambda: PGD(0.1, norm="l2", step=(0.1, 0.1)), ValueError, "an L2 step has one length"),
+        (lambda: PGD(0.1, norm="l2", step=(0.1, 0.1)), ValueError, "in L2 it is one length"),
         (
             lambda: FGSM(0.1, cut="normalized")(
                 lambda z: MODEL(z.expand(-1, 3, 8, 8)), X[:, :1], Y
