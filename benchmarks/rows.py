@@ -24,6 +24,7 @@ from hw3lib.robust.attacks import FGSM, PGD, Look
 from hw3lib.robust.defenses import ImageObjective, JoinedBatch, Standard
 from hw3lib.robust.evaluate import eps_curve, step_curve, withstood
 from hw3lib.robust.resnet import ResNet
+from hw3lib.runs import Context
 from hw3lib.training.precision import bfloat16_pays
 from hw3lib.vae.objective import evaluate_elbo
 
@@ -94,7 +95,7 @@ class Bench:
         )
         model = copy.deepcopy(self.undefended).requires_grad_(True)
         settings = TrainResNet(epochs=1, learning_rate=0.01, schedule="constant")
-        settings.fit(model, objective)
+        settings.fit(model, objective, Context())
         return model.eval().requires_grad_(False)
 
 

@@ -20,14 +20,17 @@ if TYPE_CHECKING:
         AdversarialLoss,
         Classification,
         JoinedBatch,
+        Normalize,
         SignNoise,
         Standard,
         accuracy,
         correct,
+        eps_curve,
+        gradient_masking,
         withstood,
     )
     from hw3lib.runs import Settings, run
-    from hw3lib.stats import Interval
+    from hw3lib.stats import Interval, bootstrap_interval, mean_interval
     from hw3lib.training import fit
     from hw3lib.vae import VAE
 
@@ -37,10 +40,11 @@ _HOMES = {
     "hw3lib.experiments.part2.zoo": ("resnet18",),
     "hw3lib.robust": (
         "FGSM", "PGD", "SignNoise", "Standard", "AdversarialLoss", "JoinedBatch", "TRADES",
-        "Classification", "accuracy", "correct", "withstood",
+        "Classification", "Normalize", "accuracy", "correct", "eps_curve", "gradient_masking",
+        "withstood",
     ),
     "hw3lib.runs": ("Settings", "run"),
-    "hw3lib.stats": ("Interval",),
+    "hw3lib.stats": ("Interval", "bootstrap_interval", "mean_interval"),
     "hw3lib.training": ("fit",),
     "hw3lib.vae": ("VAE",),
 }  # fmt: skip
@@ -54,16 +58,21 @@ __all__ = [
     "Classification",
     "Interval",
     "JoinedBatch",
+    "Normalize",
     "Settings",
     "SignNoise",
     "Standard",
     "TrainResNet",
     "TrainVAE",
     "accuracy",
+    "bootstrap_interval",
     "correct",
+    "eps_curve",
     "fit",
+    "gradient_masking",
     "load_resnet",
     "load_vae",
+    "mean_interval",
     "resnet18",
     "run",
     "withstood",

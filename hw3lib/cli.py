@@ -13,7 +13,8 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,7 +56,7 @@ app.add_typer(runs_app, name="runs")
 app.add_typer(data_app, name="data")
 app.add_typer(book_app, name="book")
 
-EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 
 RESERVE_SECONDS = 20.0
 """Part of a time budget kept for evaluating and storing the run in hand."""
@@ -69,7 +70,9 @@ Keys = Annotated[list[str] | None, typer.Argument(help="keys or their beginnings
 
 @app.command("run")
 def run_command(
-    experiment: Annotated[str, typer.Argument(help="such as vae_training")],
+    experiment: Annotated[
+        str, typer.Argument(help="such as vae_training; `hw3 run '?'` names all that there are")
+    ],
     settings: Annotated[list[str] | None, typer.Argument(help="name=value, such as beta=4")] = None,
     device: Device = None,
     weights: Annotated[bool, typer.Option(help="insist on stored weights")] = False,
@@ -117,8 +120,10 @@ def summary_command(
 
 
 @runs_app.command("list")
-def list_command() -> None:
-    """All stored runs: published ones first, then those in the user's cache."""
+def list_command(
+    text: Annotated[str, typer.Argument(help="runs whose description contains this")] = "",
+) -> None:
+    """Stored runs: published ones first, then those in the user's cache."""
     from rich.console import Console
     from rich.table import Table
 
@@ -137,6 +142,7 @@ def list_command() -> None:
             "published" if stored.published else "cache",
         )
         for stored in runs.stored_runs()
+        if text in stored.settings.describe()
     ]
     if sys.stdout.isatty():
         for row in rows:
@@ -161,6 +167,7 @@ def show_command(key: str) -> None:
 def verify_command(keys: Keys = None) -> None:
     """Recompute canaries: does the code still compute what made these runs? Are they whole?"""
     from hw3lib import runs
+    from hw3lib.runs.settings import NotInstalledError
 
     bad = 0
     for path in _select(keys):
@@ -168,8 +175,12 @@ def verify_command(keys: Keys = None) -> None:
         try:
             stored = runs.read(path)
             word = "STALE"
-            difference = stored.verify()
+            with _quiet():
+                difference = stored.verify()
             typer.echo(f"ok     {stored.key}  {stored.settings.describe()}  ({difference:.1e})")
+        except NotInstalledError:
+            bad += 1
+            typer.echo(f"OTHER  {path.stem}  {path.parent.name} is not installed")
         except runs.RunError as error:
             bad += 1
             typer.echo(f"{word:6} {path.stem}  {error}")
@@ -254,7 +265,11 @@ def reproduce_command(
         bool, typer.Option(help="only say what would run and how long it takes")
     ] = False,
 ) -> None:
-    """Compute every published run that is missing or stale; resumes where it stopped."""
+    """Compute every published run that is missing or stale; resumes where it stopped.
+
+    Whether a run is stale is found by its canary, a few steps of the same computation; with all
+    runs of a seed this takes minutes before anything else happens, also with `--plan`.
+    """
     from hw3lib.runs import schedule
     from hw3lib.runs.settings import OutOfTime
 
@@ -265,6 +280,7 @@ def reproduce_command(
         return
     report = _reporter(len(entries), publish)
     missing = {}
+    typer.echo(f"checking {len(entries)} canaries", err=True)
     for entry in entries:
         if stored := _fresh(entry):
             report(entry, stored, "stored")
@@ -352,6 +368,10 @@ def _assignments(words: Sequence[str]) -> dict[str, Any]:
     """Names and values of words such as seed=3 or defense={kind: standard}; values are YAML."""
     import yaml
 
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        """YAML 1.1 wants a point in 1e-3; papermill takes it for a number, too."""
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, [*"+-0123456789"])
     values: dict[str, Any] = {}
     for word in words:
         name, equals, value = word.partition("=")
@@ -360,9 +380,7 @@ def _assignments(words: Sequence[str]) -> dict[str, Any]:
         if name in values:
             raise ValueError(f"{name} is given twice")
         try:
-            found = yaml.safe_load(value)
-            # YAML 1.1 wants a point in it; papermill takes 1e-3 for a number, too.
-            values[name] = float(value) if EXPONENT.fullmatch(value) else found
+            values[name] = Loader(value).get_single_data()
         except yaml.YAMLError as error:
             raise ValueError(f"{word!r}: its value is not YAML ({error})") from error
     return values
@@ -387,8 +405,8 @@ def _seeds(text: str) -> list[int]:
     """Seeds of a text such as "0-2,5", which means 0, 1, 2 and 5."""
     seeds: list[int] = []
     for part in text.split(","):
-        first, _, last = part.partition("-")
-        if not first.isdecimal() or (last and not last.isdecimal()):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ValueError(f"--seeds {text!r}: give seeds such as 0, 0-4 or 0,2,5")
         if int(last or first) < int(first):
             raise ValueError(f"--seeds {text!r}: {part} runs backwards; write {last}-{first}")
@@ -445,28 +463,40 @@ def _fresh(entry: Published) -> Run | None:
     """The stored run, published or cached, that the code as it is would make again."""
     from hw3lib import runs
 
-    copies = runs.copies(entry.settings, weights=entry.weights)
-    return next((stored for stored in copies if not _is_stale(stored)), None)
+    for stored in runs.copies(entry.settings, weights=entry.weights):
+        try:
+            with _quiet():
+                stored.verify()
+        except runs.RunError as error:
+            logging.getLogger("hw3lib").warning("%s", error)
+        else:
+            return stored
+    return None
 
 
-def _is_stale(stored: Run) -> bool:
-    from hw3lib.runs.settings import RunError
-
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """A canary says nothing of its own, which would look like a training."""
+    logger = logging.getLogger("hw3lib")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
     try:
-        stored.verify()
-    except RunError as error:
-        logging.getLogger("hw3lib").warning("%s", error)
-        return True
-    return False
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _show_plan(entries: Sequence[Published], device: str | None) -> None:
     """A line for each run that is missing or stale, and how long all of them will take."""
+    from tqdm import tqdm
+
     from hw3lib import runs, training
 
     name = training.device_name(training.pick_device(device))
     stored = list(runs.stored_runs())
-    left = [entry.settings for entry in entries if not _fresh(entry)]
+    typer.echo(f"checking {len(entries)} canaries", err=True)
+    bar = tqdm(entries, unit="canary", leave=False, disable=None)  # where there is a screen
+    left = [entry.settings for entry in bar if not _fresh(entry)]
     expected = [runs.expected_seconds(settings, stored, name) for settings in left]
     for settings, seconds in zip(left, expected, strict=True):
         note = "unknown" if seconds is None else f"{seconds:,.0f} s"

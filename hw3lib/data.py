@@ -153,9 +153,8 @@ def train_val_split(num_examples: int, seed: int = 42) -> tuple[Tensor, Tensor]:
     For MNIST's 60,000 images these are the 54,000 and 6,000 that
     `torch.utils.data.random_split` draws from a generator seeded with 42.
     """
-    order = _shuffled(num_examples, torch.Generator().manual_seed(seed))
     cut = num_examples - num_examples // 10
-    return order[:cut], order[cut:]
+    return _split(num_examples, cut, torch.Generator().manual_seed(seed))
 
 
 def test_split(num_examples: int, seed: int = 0) -> tuple[Tensor, Tensor]:  # noqa: PT028
@@ -164,15 +163,14 @@ def test_split(num_examples: int, seed: int = 0) -> tuple[Tensor, Tensor]:  # no
     For CIFAR-10's 10,000 test images these are 7,500 and 2,500. The course drew them anew each
     time; here the seed fixes them.
     """
-    order = _shuffled(num_examples, generator(seed, "test split"))
-    cut = num_examples * 3 // 4
-    return order[:cut], order[cut:]
+    return _split(num_examples, num_examples * 3 // 4, generator(seed, "test split"))
 
 
-def _shuffled(num_examples: int, rng: torch.Generator) -> Tensor:
+def _split(num_examples: int, cut: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     if num_examples < 0:
         raise ValueError(f"{num_examples} examples cannot be split")
-    return torch.randperm(num_examples, generator=rng)
+    order = torch.randperm(num_examples, generator=rng)
+    return order[:cut], order[cut:]
 
 
 def stratified_halves(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -203,14 +201,14 @@ def generator(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
     """A CPU generator for one use: equal arguments give equal numbers on every machine.
 
     Raises:
-        TypeError: `seed` or `epoch` is no integer; 1.0 would give other numbers than 1.
+        TypeError: `seed` or `epoch` is no integer; 1.0 or True would give other numbers than 1.
 
     Example:
         >>> one, two = generator(0, "noise"), generator(0, "noise")
         >>> bool((torch.rand(3, generator=one) == torch.rand(3, generator=two)).all())
         True
     """
-    if not all(isinstance(number, (int, np.integer)) for number in (seed, epoch)):
+    if not all(map(shapes.is_whole, (seed, epoch))):
         raise TypeError(f"seed={seed!r}, epoch={epoch!r}: both must be integers")
     digest = hashlib.sha256(f"{seed}/{purpose}/{epoch}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))

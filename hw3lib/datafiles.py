@@ -58,32 +58,28 @@ def download(name: str, root: str | Path | None = None) -> Path:
     """
     if name not in STORED:
         raise ValueError(f"{name!r} is not downloaded; choose {listed(STORED)}")
-    stored, root = STORED[name], Path(root or data_dir())
+    root = Path(root or data_dir())
     try:
         root.mkdir(parents=True, exist_ok=True)
         lock, _ = acquire(root / f".{name}.lock", f"downloads {name}")
         with lock:
-            if not _is_whole(name, root):
-                _download(stored, name, root)
+            try:
+                verified(name, root)
+            except DataError:
+                _download(name, root)
     except DataError:
         raise
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"{stored.title} could not be downloaded ({error}). {_ways_out(name, root)}"
+            f"{STORED[name].title} could not be downloaded ({error}). {_ways_out(name, root)}"
         ) from error
     return root
 
 
-def _is_whole(name: str, root: Path) -> bool:
-    try:
-        return bool(verified(name, root))
-    except DataError:
-        return False
-
-
-def _download(stored: Stored, name: str, root: Path) -> None:
+def _download(name: str, root: Path) -> None:
     import torchvision
 
+    stored = STORED[name]
     for left in root.glob(f".download-{name}-*"):  # by a killed process: this one has the lock
         shutil.rmtree(left)
     with tempfile.TemporaryDirectory(dir=root, prefix=f".download-{name}-") as part:

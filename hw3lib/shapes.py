@@ -42,28 +42,14 @@ COS = torch.arange(360).double().deg2rad().cos().round(decimals=6).float()
 SIN = COS.roll(90)
 
 
-def _disc(u: Tensor, v: Tensor) -> Tensor:
-    return _length(u, v) - 0.85
+def _length(u: Tensor, v: Tensor) -> Tensor:
+    # How a float32 root is rounded depends on the processor; a wider one, rounded once, does not.
+    square = u * u + v * v
+    return square.double().sqrt().to(square.dtype)
 
 
-def _ring(u: Tensor, v: Tensor) -> Tensor:
-    return (_length(u, v) - 0.72).abs() - 0.2
-
-
-def _square(u: Tensor, v: Tensor) -> Tensor:
-    return _box(u, v, 0.72, 0.72)
-
-
-def _frame(u: Tensor, v: Tensor) -> Tensor:
-    return _box(u, v, 0.6, 0.6).abs() - 0.18
-
-
-def _triangle(u: Tensor, v: Tensor) -> Tensor:
-    return torch.maximum(v, u.abs() * COS[30] - v * SIN[30]) - 0.5
-
-
-def _cross(u: Tensor, v: Tensor) -> Tensor:
-    return torch.minimum(_box(u, v, 0.95, 0.28), _box(u, v, 0.28, 0.95))
+def _box(u: Tensor, v: Tensor, width: float, height: float) -> Tensor:
+    return torch.maximum(u.abs() - width, v.abs() - height)
 
 
 def _star(u: Tensor, v: Tensor) -> Tensor:
@@ -74,10 +60,6 @@ def _star(u: Tensor, v: Tensor) -> Tensor:
         side = u * COS[degrees] + v * SIN[degrees]
         first, second = first.maximum(side), second.maximum(first.minimum(side))
     return second - 0.35
-
-
-def _crescent(u: Tensor, v: Tensor) -> Tensor:
-    return torch.maximum(_length(u, v) - 0.92, 0.75 - _length(u - 0.48, v))
 
 
 def _heart(u: Tensor, v: Tensor) -> Tensor:
@@ -92,25 +74,15 @@ def _arrow(u: Tensor, v: Tensor) -> Tensor:
     return head.minimum(_box(u + 0.45, v, 0.5, 0.19))
 
 
-def _length(u: Tensor, v: Tensor) -> Tensor:
-    # How a float32 root is rounded depends on the processor; a wider one, rounded once, does not.
-    square = u * u + v * v
-    return square.double().sqrt().to(square.dtype)
-
-
-def _box(u: Tensor, v: Tensor, width: float, height: float) -> Tensor:
-    return torch.maximum(u.abs() - width, v.abs() - height)
-
-
 OUTLINES: dict[str, Outline] = {
-    "disc": _disc,
-    "ring": _ring,
-    "square": _square,
-    "frame": _frame,
-    "triangle": _triangle,
-    "cross": _cross,
+    "disc": lambda u, v: _length(u, v) - 0.85,
+    "ring": lambda u, v: (_length(u, v) - 0.72).abs() - 0.2,
+    "square": lambda u, v: _box(u, v, 0.72, 0.72),
+    "frame": lambda u, v: _box(u, v, 0.6, 0.6).abs() - 0.18,
+    "triangle": lambda u, v: torch.maximum(v, u.abs() * COS[30] - v * SIN[30]) - 0.5,
+    "cross": lambda u, v: torch.minimum(_box(u, v, 0.95, 0.28), _box(u, v, 0.28, 0.95)),
     "star": _star,
-    "crescent": _crescent,
+    "crescent": lambda u, v: torch.maximum(_length(u, v) - 0.92, 0.75 - _length(u - 0.48, v)),
     "heart": _heart,
     "arrow": _arrow,
 }
@@ -119,6 +91,11 @@ right, v down, and the shape fills a circle of about radius 1."""
 
 CLASSES: tuple[str, ...] = tuple(OUTLINES)
 """Names of the classes, in the order of their labels."""
+
+
+def is_whole(number: object) -> bool:
+    """Whether it is an integer of Python or NumPy; yes and no are none."""
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def draw(num: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -134,9 +111,9 @@ def draw(num: int, seed: int) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: `num` or `seed` is negative or no integer.
     """
-    if not (isinstance(num, int) and isinstance(seed, int) and num >= 0 and seed >= 0):
+    if not (is_whole(num) and is_whole(seed) and num >= 0 and seed >= 0):
         raise ValueError(f"num={num}, seed={seed}: both must be integers, 0 or more")
-    images = torch.empty(num, SIZE, SIZE, 3, dtype=torch.uint8)
+    images = torch.empty(int(num), SIZE, SIZE, 3, dtype=torch.uint8)
     labels = torch.arange(num).remainder(len(CLASSES)).to(torch.uint8)
     bits = np.random.PCG64(seed)
     for label, name in enumerate(CLASSES):
@@ -191,8 +168,9 @@ def _wave(phase: Tensor) -> Tensor:
     return (2 * (phase - phase.floor()) - 1).abs()
 
 
-def _blotches(num: int, bits: np.random.PCG64, knots: int = 6) -> Tensor:
-    """Random levels between 0 and 1 on a coarse grid, interpolated, (num, 1, 32, 32)."""
+def _blotches(num: int, bits: np.random.PCG64) -> Tensor:
+    """Random levels between 0 and 1 on a grid of 6 x 6, interpolated, (num, 1, 32, 32)."""
+    knots = 6
     levels = _uniform(bits, 0, 1, num, knots, knots).view(num, 1, knots, knots)
     place = torch.arange(SIZE, dtype=torch.float32) * ((knots - 1) / SIZE)
     knot, share = place.long(), place.frac()

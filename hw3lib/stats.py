@@ -87,7 +87,8 @@ def proportion(successes: int, n: int, confidence: float = 0.95) -> Interval:
         '0.900 [0.826, 0.945]'
     """
     _check_confidence(confidence)
-    if not (0 <= successes <= n and n > 0 and successes == int(successes) and n == int(n)):
+    whole = float(successes).is_integer() and float(n).is_integer()
+    if not (whole and 0 <= successes <= n and n > 0):
         raise ValueError(f"{successes} of {n} is no share: need whole numbers, 0 <= successes <= n")
     result = scipy.stats.binomtest(int(successes), int(n)).proportion_ci(confidence, "wilson")
     return Interval(successes / n, float(result.low), float(result.high), int(n))
@@ -134,48 +135,31 @@ def two_way_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     Raises:
         ValueError: the table is not of this shape, or a value is not finite.
     """
-    table = _Table.of(values)
-    seeds, images = table.shape
-    return table.interval(1 / seeds, 1 / images, 1 / (seeds * images), confidence)
-
-
-def prediction_interval(
-    masks: ArrayLike,
-    images: int,
-    *,
-    step: float = 0.0,
-    truncated: bool = False,
-    confidence: float = 0.95,
-) -> Interval:
-    """Where the share that another training, judged on other images, prints would lie.
-
-    A number that lies outside was not made in the same way: the interval holds the error of our
-    mean, one new seed, the new images, and how the number was cut for printing. Two seeds say
-    little about a third: there 95% are some 90%.
-
-    Args:
-        masks: (seeds, images) bool, or 0 and 1: right and wrong of ours, two seeds or more.
-        images: on which the other one was judged.
-        step: of the printed number, such as 0.01 for whole percents; 0 if it is exact.
-        truncated: whether it was cut off, not rounded: then 0.93 stands for [0.93, 0.94).
-        confidence: coverage.
-
-    Raises:
-        ValueError: there is one seed, or `images` or `step` make no sense.
-    """
-    table = _Table.of(_mask(masks))
-    seeds, ours = table.shape
-    if seeds < 2:
-        raise ValueError("one seed does not say how much another differs; give two or more")
-    if images < 1 or not 0 <= step < 1:
-        raise ValueError(f"images={images}, step={step}: need 1 image or more, and 0 <= step < 1")
-    new = 1 / images
-    share = table.interval(1 + 1 / seeds, new + 1 / ours, new + 1 / (seeds * ours), confidence)
-    # Whole images are right, so the ends move out to the next share that can be seen.
-    counts = np.round([share.low * images, share.high * images], 9)  # 99.9999999 is 100
-    low, high = np.clip([np.floor(counts[0]), np.ceil(counts[1])], 0, images) / images
-    low, high = (_printed(float(end), step, truncated) for end in (low, high))
-    return Interval(share.value, low, high, share.n)
+    x, is_mask = _finite(values, ndim=(2,)), np.asarray(values).dtype == bool
+    mean, by_seed, by_image = float(x.mean()), x.mean(1, keepdims=True), x.mean(0, keepdims=True)
+    rest = x - by_seed - by_image + mean
+    seeds, images = x.shape
+    # A source that does not vary has one degree of freedom here, and a mean square of 0.
+    freedom = np.maximum([seeds - 1, images - 1, (seeds - 1) * (images - 1)], 1)
+    sums = [images * (by_seed - mean) ** 2, seeds * (by_image - mean) ** 2, rest**2]
+    squares = np.array([part.sum() for part in sums]) / freedom
+    # A variance of seeds or images whose estimate would be negative counts as 0, and so does one
+    # that rounding alone makes positive.
+    kept = squares[:2] > squares[2] * (1 + 1e-9)
+    terms = squares * [*kept, 1 - kept.sum()] / x.size
+    variance, degrees = float(terms.sum()), np.inf
+    if variance:  # Satterthwaite's are too few where a small difference of large terms is left
+        degrees = max(variance**2 / (terms**2 / freedom).sum(), min(seeds, images) - 1, 1)
+    quantile = _t_quantile(confidence, degrees)
+    if x.size == 1 and not is_mask:
+        return Interval(mean, np.nan, np.nan, 1)
+    middle, square, shrink = mean, variance, 1.0
+    if is_mask:  # Wilson's, as if so many independent images had this variance: 0 has one, too
+        n = mean * (1 - mean) / variance if variance else images
+        middle, shrink = mean + quantile**2 / (2 * n), 1 + quantile**2 / n
+        square += (quantile / (2 * n)) ** 2
+    half = quantile * np.sqrt(square)
+    return Interval(mean, float(middle - half) / shrink, float(middle + half) / shrink, x.size)
 
 
 def bootstrap_interval(
@@ -195,6 +179,10 @@ def bootstrap_interval(
 
     Raises:
         ValueError: there is one value or none, or the statistic of some sample is not finite.
+
+    Example:
+        >>> f"{bootstrap_interval([1.0, 2.0, 3.0, 4.0], np.median):.1f}"
+        '2.5 [1.0, 4.0]'
     """
     x = _finite(values, ndim=(1, 2))
     _check_confidence(confidence)
@@ -227,7 +215,6 @@ def slope(x: ArrayLike, y: ArrayLike, confidence: float = 0.95) -> Interval:
         ValueError: there are fewer than three points, which leave no error to estimate, or all
             have the same x, or there are not as many x as y.
     """
-    _check_confidence(confidence)
     across, up = _finite(x), _finite(y)
     if len(across) != len(up) or len(up) < 3 or np.ptp(across) == 0:
         raise ValueError(
@@ -255,18 +242,21 @@ def log_log_slope(x: ArrayLike, y: ArrayLike, confidence: float = 0.95) -> Inter
     return slope(np.log(across), np.log(up), confidence)
 
 
+FEWEST_EXPECTED = 5.0
+"""Counts that a cell of a chi-square test has to expect; rarer ones are pooled."""
+
+
 def chi_square(
-    counts: ArrayLike, probs: ArrayLike, min_expected: float = 5.0
+    counts: ArrayLike, probs: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Pearson's goodness-of-fit statistic of each row of counts, with its degrees of freedom.
 
     The rarest cells of a row are pooled until the pool and every other cell expect at least
-    `min_expected`. A row of which one cell is left has 0 degrees of freedom and statistic 0.
+    `FEWEST_EXPECTED`. A row of which one cell is left has 0 degrees of freedom and statistic 0.
 
     Args:
         counts: (..., K) how often each of K outcomes was seen.
         probs: (..., K) their supposed probabilities; each row sums to 1.
-        min_expected: smallest expected count of a cell.
 
     Returns:
         Statistics and degrees of freedom, (...) each. `scipy.stats.chi2.sf` gives the p-values.
@@ -284,89 +274,16 @@ def chi_square(
     order = np.argsort(expected, axis=-1)
     observed = np.take_along_axis(observed, order, -1)
     expected = np.take_along_axis(expected, order, -1)
-    rare = (expected < min_expected).sum(-1)
-    needed = (expected.cumsum(-1) < min_expected).sum(-1) + 1
+    rare = (expected < FEWEST_EXPECTED).sum(-1)
+    needed = (expected.cumsum(-1) < FEWEST_EXPECTED).sum(-1) + 1
     pooled = np.where(rare > 0, np.maximum(rare, needed), 0)
     in_pool = np.arange(p.shape[-1]) < pooled[..., None]
     terms = (observed - expected) ** 2 / np.where(in_pool, 1.0, expected)
     excess = np.where(in_pool, observed - expected, 0.0).sum(-1)
     total = np.where(in_pool, expected, 0.0).sum(-1)
-    statistic = np.where(in_pool, 0.0, terms).sum(-1) + excess**2 / np.where(pooled, total, 1.0)
+    statistic = np.where(in_pool, 0.0, terms).sum(-1) + excess**2 / np.where(total > 0, total, 1.0)
     freedom = np.maximum(p.shape[-1] - pooled + (pooled > 0) - 1, 0)
     return np.where(freedom > 0, statistic, 0.0), freedom
-
-
-@dataclass(frozen=True)
-class _Table:
-    """A two-way table with random rows (seeds) and columns (images), and its variances."""
-
-    values: NDArray[np.float64]
-    is_mask: bool
-
-    @classmethod
-    def of(cls, values: ArrayLike) -> _Table:
-        return cls(_finite(values, ndim=(2,)), np.asarray(values).dtype == bool)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        rows, columns = self.values.shape
-        return rows, columns
-
-    def variance(self, row: float, column: float, rest: float) -> tuple[float, float]:
-        """A weighted sum of the variances of rows, columns and the rest; degrees of freedom.
-
-        An estimate that would be negative counts as 0, so that the sum is never below that of the
-        rows or the columns alone.
-        """
-        rows, columns = self.shape
-        squares, freedom = self.mean_squares()
-        weights = np.array([row / columns, column / rows, rest])
-        weights[:2] *= squares[:2] > squares[2]
-        weights[2] -= weights[:2].sum()
-        terms = weights * squares
-        total = float(terms.sum())
-        if total <= 0:
-            return 0.0, np.inf
-        # Where a small difference of large terms is left, Satterthwaite's would fall below any.
-        return total, max(total**2 / float((terms**2 / freedom).sum()), min(rows, columns) - 1, 1)
-
-    def mean_squares(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean squares of rows, columns and the rest, with their degrees of freedom."""
-        x, (rows, columns) = self.values, self.shape
-        by_row, by_column = x.mean(1, keepdims=True), x.mean(0, keepdims=True)
-        rest = x - by_row - by_column + x.mean()
-        sums = [
-            columns * np.square(by_row - x.mean()).sum(),
-            rows * np.square(by_column - x.mean()).sum(),
-            np.square(rest).sum(),
-        ]
-        freedom = np.array([rows - 1, columns - 1, (rows - 1) * (columns - 1)], dtype=np.float64)
-        freedom = np.maximum(freedom, 1.0)  # where it is 0, so is the sum of squares
-        return np.array(sums) / freedom, freedom
-
-    def interval(self, row: float, column: float, rest: float, confidence: float) -> Interval:
-        """The mean with the interval of `variance`; Wilson's for a mask, so that 0 has one too."""
-        variance, freedom = self.variance(row, column, rest)
-        quantile = _t_quantile(confidence, freedom)
-        mean = middle = float(self.values.mean())
-        if self.values.size == 1 and not self.is_mask:
-            return Interval(mean, np.nan, np.nan, 1)
-        square, shrink = variance, 1.0
-        if self.is_mask:  # as if so many independent images had this variance
-            images = mean * (1 - mean) / variance if variance else 1 / column
-            middle, shrink = mean + quantile**2 / (2 * images), 1 + quantile**2 / images
-            square += (quantile / (2 * images)) ** 2
-        half = quantile * np.sqrt(square)
-        low, high = float(middle - half) / shrink, float(middle + half) / shrink
-        return Interval(mean, low, high, self.values.size)
-
-
-def _printed(share: float, step: float, truncated: bool) -> float:
-    """A share as it is printed, in whole steps."""
-    if not step:
-        return share
-    steps = round(share / step, 9)  # 0.29 / 0.01 is not 29
-    return float(np.floor(steps) if truncated else np.round(steps)) * step
 
 
 def _t_quantile(confidence: float, freedom: float) -> float:
@@ -378,13 +295,6 @@ def _t_quantile(confidence: float, freedom: float) -> float:
 def _check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence}: a share between 0 and 1, such as 0.95")
-
-
-def _mask(values: ArrayLike) -> NDArray[np.bool_]:
-    x = np.asarray(values)
-    if x.dtype != bool and not np.isin(x, (0, 1)).all():
-        raise ValueError(f"right and wrong are bool, or 0 and 1, not {x.dtype} such as {x.flat[0]}")
-    return x.astype(bool)
 
 
 def _finite(values: ArrayLike, ndim: tuple[int, ...] = (1,)) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ from hw3lib.experiments.part2.resnet_training import TrainResNet
 from hw3lib.experiments.part2.side_by_side import OTHERS, counterpart
 from hw3lib.robust.attacks import FGSM, PGD
 from hw3lib.robust.evaluate import withstood
+from hw3lib.runs import Context
 
 EPS = 2 / 255
 
@@ -30,7 +31,7 @@ def model():
     )
     shapes = data.load("shapes")
     network = settings.build(torch.device("cpu"))
-    settings.fit(network, settings.objective(shapes))
+    settings.fit(network, settings.objective(shapes), Context())
     return network.eval()
 
 

@@ -318,7 +318,16 @@ def test_bound_leaves_the_global_random_state_and_the_images_alone(vae):
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-@pytest.mark.parametrize("ks", [[], [0, 1], [5, 2], [3, 3], [-1], 5])
+def test_one_k_is_one_column(vae):
+    assert torch.equal(bound(vae, images(2), 5), bound(vae, images(2), [5]))
+
+
+def test_no_images_have_no_bound(vae):
+    with pytest.raises(ValueError, match="there are no images"):
+        bound(vae, images(0), [1])
+
+
+@pytest.mark.parametrize("ks", [[], [0, 1], [5, 2], [3, 3], [-1], 0])
 def test_bound_refuses_a_list_of_k_that_is_not_ascending_from_one(ks):
     model, x = linear_gaussian()
     with pytest.raises(ValueError, match="num_samples"):

@@ -1,6 +1,7 @@
 """The command line finds, computes, shows and verifies runs; errors are one line."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -81,6 +82,17 @@ def test_a_stale_run_fails_verification_and_is_named():
     assert f"STALE  {TINY.key}" in answer.output
 
 
+def test_a_run_whose_experiment_is_not_installed_cannot_be_verified(cache):
+    stored = runs.run(TINY)
+    path = cache / "cache" / "cube" / stored.path.name
+    path.parent.mkdir()
+    path.write_text(files.sealed(content_of(stored.path) | {"experiment": "cube"}))
+    stored.path.unlink()
+    answer = invoke("runs", "verify")
+    assert answer.exit_code == 1
+    assert answer.stdout == f"OTHER  {TINY.key}  cube is not installed\n"
+
+
 def test_an_altered_run_fails_verification_and_is_shown_to_nobody():
     stored = runs.run(TINY)
     stored.path.write_text(stored.path.read_text().replace('"epoch": 1', '"epoch": 2'))
@@ -151,6 +163,34 @@ def test_reproduce_stops_before_its_time_is_up_and_goes_on_later(monkeypatch):
     assert "1 of 1 runs are left" in stopped.output
     assert invoke("reproduce").exit_code == 0
     assert len(runs.find(long).results["history"]) == 4
+
+
+def test_canaries_are_announced_and_say_nothing_of_their_own(monkeypatch, caplog):
+    chatter = logging.getLogger("hw3lib")
+    canary = TrainVAE.canary
+    monkeypatch.setattr(plan, "published", lambda seeds: [plan.Published(TINY)])
+    runs.run(TINY)
+    monkeypatch.setattr(TrainVAE, "canary", lambda self: chatter.info("epoch 1") or canary(self))
+    caplog.set_level(logging.INFO)
+    for words in (["reproduce"], ["reproduce", "--plan"]):
+        assert "checking 1 canaries" in invoke(*words).stderr
+    assert invoke("runs", "verify").exit_code == 0
+    assert "epoch 1" not in caplog.text
+    assert "canary" in invoke("reproduce", "--help").output
+
+
+def test_runs_are_listed_by_a_part_of_their_description():
+    runs.run(TINY)
+    runs.run(TINY.changed(seed=3))
+    assert len(invoke("runs", "list", "vae_training").output.splitlines()) == 3
+    head, found = invoke("runs", "list", "seed=3").output.splitlines()
+    assert found.startswith(TINY.changed(seed=3).key)
+    assert invoke("runs", "list", "nothing").output.splitlines() == [head]
+
+
+def test_the_help_of_run_says_how_to_list_experiments():
+    assert "hw3 run '?'" in invoke("run", "--help").output
+    assert "vae_training" in invoke("run", "?").stderr
 
 
 def test_seeds_are_lists_and_ranges():
@@ -313,7 +353,16 @@ def test_a_wheel_is_the_same_bytes_whenever_it_is_built(tmp_path):
 
 @pytest.mark.parametrize(
     ("word", "value"),
-    [("step=1e-3", 1e-3), ("step=2E+1", 20.0), ("step=1.5", 1.5), ("name=1e", "1e")],
+    [
+        ("step=1e-3", 1e-3),
+        ("step=2E+1", 20.0),
+        ("step=1.5", 1.5),
+        ("name=1e", "1e"),
+        ("name='1e-3'", "1e-3"),
+        ("name=1e-3 s", "1e-3 s"),
+        ("betas=[1e-3, 2, +1.5e2, -1E3]", [1e-3, 2, 150.0, -1000.0]),
+        ("defense={alpha: 5e-1}", {"alpha": 0.5}),
+    ],
 )
 def test_numbers_are_read_as_papermill_reads_them(word, value):
     (found,) = cli._assignments([word]).values()

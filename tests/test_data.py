@@ -629,7 +629,16 @@ def test_the_digits_have_the_same_bytes_on_every_machine():
 
 
 @pytest.mark.parametrize(
-    "key", [(1.0, "order"), ("1", "order"), (1, "order", 2.0), (torch.tensor(1), "order")]
+    "key",
+    [
+        (1.0, "order"),
+        ("1", "order"),
+        (1, "order", 2.0),
+        (torch.tensor(1), "order"),
+        (True, "order"),
+        (1, "order", False),
+        (np.True_, "order"),
+    ],
 )
 def test_a_seed_that_is_no_integer_is_refused(key):
     with pytest.raises(TypeError, match="both must be integers"):

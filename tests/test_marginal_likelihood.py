@@ -239,8 +239,10 @@ def test_the_grid_agrees_with_the_importance_weights_of_the_encoder():
 
 @pytest.mark.parametrize("wrong", [{"prior_draws": 8}, {"encoder_sizes": (0, 4)}])
 def test_estimates_of_more_samples_than_are_drawn_are_refused_before_the_training(wrong):
-    with pytest.raises(ValueError, match=r"_sizes=\(.*so give sizes from 1 to "):
+    with pytest.raises(ValueError, match=r"_sizes=\(.*so give sizes from 1 to that"):
         ml.MarginalLikelihood(**wrong)
+    with pytest.raises(ValueError, match="there are 4 draws"):
+        ml.LinearGaussianStudy(draws=4, sizes=(1, 16))
 
 
 @pytest.mark.parametrize(

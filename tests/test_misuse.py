@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from typer.testing import CliRunner
 
 from hw3lib import augmentation, cli, data, robust, runs, shapes, stats
+from hw3lib.book.glue import MIME_PREFIX
 from hw3lib.experiments.part1.vae_training import TrainVAE
 from hw3lib.robust.attacks import NoGradientError
 from hw3lib.runs import schedule
@@ -22,6 +23,10 @@ from tests.book.notebooks import BOOK
 NOTEBOOK = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 EXECUTED = {"papermill": {"input_path": "x.ipynb", "parameters": {}}}
 CELL = {"cell_type": "code", "id": "a", "metadata": {}, "source": "", "outputs": []}
+GLUED_NAN = {
+    "metadata": {"scrapbook": {"name": "bpd"}},
+    "data": {f"{MIME_PREFIX}text/plain": "'nan'"},
+}
 FILES = {
     "dict.ipynb": {"a": 1},
     "list.ipynb": [],
@@ -30,6 +35,7 @@ FILES = {
     "cells.ipynb": NOTEBOOK | {"cells": ["x"], "metadata": EXECUTED},
     "old.ipynb": NOTEBOOK | {"cells": [CELL | {"execution_count": None}]},
     "silent.ipynb": NOTEBOOK | {"metadata": EXECUTED},
+    "unknown.ipynb": NOTEBOOK | {"metadata": EXECUTED, "cells": [CELL | {"outputs": [GLUED_NAN]}]},
 }
 
 
@@ -85,6 +91,7 @@ COMMANDS = [
     ("reproduce --seeds '", "--seeds '': give seeds such as 0, 0-4 or 0,2,5"),
     ("reproduce --seeds -1", "--seeds '-1': give seeds such as 0, 0-4 or 0,2,5"),
     ("reproduce --seeds 0,", "--seeds '0,': give seeds such as 0, 0-4 or 0,2,5"),
+    ("reproduce --seeds 3-", "--seeds '3-': give seeds such as 0, 0-4 or 0,2,5"),
     ("reproduce --seeds 1,0-2", "--seeds '1,0-2': 1 is given twice"),
     ("reproduce --only nothing", "no published run of these seeds contains --only 'nothing'; "),
     ("reproduce --only nothing --plan", "no published run of these seeds contains --only"),
@@ -109,6 +116,7 @@ COMMANDS = [
     ("summary nothing.ipynb", "nothing.ipynb is not a readable notebook that papermill executed"),
     ("summary cells.ipynb", "cells.ipynb is not a readable notebook that papermill executed"),
     ("summary old.ipynb", "old.ipynb is not a readable notebook that papermill executed"),
+    ("summary unknown.ipynb", "unknown.ipynb quotes bpd = nan, which has no mean"),
     ("summary silent.ipynb", "no number is quoted in silent.ipynb"),
     ("summary silent.ipynb silent.ipynb", "silent.ipynb are the same execution; leave one out"),
     ("summary none.ipynb", "No such file or directory: 'none.ipynb'"),
@@ -188,7 +196,7 @@ USAGE = [
     ("run", "Missing argument"),
     ("runs", "Commands:"),
     ("runs show", "Missing argument"),
-    ("runs list extra", "unexpected extra argument"),
+    ("runs list text extra", "unexpected extra argument"),
     ("data", "Commands:"),
     ("data fetch", "Missing argument"),
     ("notebook empty.ipynb", "Missing argument"),
@@ -262,6 +270,7 @@ CALLS = {
     ),
     "fewer pictures than none": (lambda: shapes.draw(-1, 0), ValueError, "num=-1"),
     "a picture and a half": (lambda: shapes.draw(1.5, 0), ValueError, "must be integers, 0"),
+    "pictures by yes and no": (lambda: shapes.draw(True, 0), ValueError, "num=True, seed=0: both"),
     "pictures of a negative seed": (lambda: shapes.draw(1, -1), ValueError, "seed=-1"),
     # stats
     "the mean of nothing": (lambda: stats.mean_interval([]), ValueError, "one or more finite"),
@@ -278,6 +287,9 @@ CALLS = {
     "a confidence of one": (lambda: stats.proportion(1, 2, 1), ValueError, "confidence=1"),
     "more right than all": (lambda: stats.proportion(3, 2), ValueError, "3 of 2 is no share"),
     "a negative count": (lambda: stats.proportion(-1, 2), ValueError, "-1 of 2 is no share"),
+    "a share of all there is": (
+        lambda: stats.proportion(1, float("inf")), ValueError, "1 of inf is no share"
+    ),
     "a share of nothing": (lambda: stats.proportion(0, 0), ValueError, "0 of 0 is no share"),
     "half an image": (lambda: stats.proportion(0.5, 2), ValueError, "need whole numbers"),
     "a share that is missing": (lambda: stats.proportion(np.nan, 2), ValueError, "nan of 2"),
@@ -307,18 +319,6 @@ CALLS = {
     ),
     "images that are missing": (
         lambda: stats.two_way_interval([[1, np.nan]]), ValueError, "one or more finite values"
-    ),
-    "a prediction from one seed": (
-        lambda: stats.prediction_interval(MASKS[:1], 5), ValueError, "give two or more"
-    ),
-    "a prediction on no image": (
-        lambda: stats.prediction_interval(MASKS, 0), ValueError, "images=0"
-    ),
-    "a prediction in steps of percents": (
-        lambda: stats.prediction_interval(MASKS, 5, step=1), ValueError, "0 <= step < 1"
-    ),
-    "a prediction from accuracies": (
-        lambda: stats.prediction_interval(MASKS / 3, 5), ValueError, "right and wrong are bool"
     ),
     "an interval from right to left": (
         lambda: stats.Interval(0, 1, -1, 2), ValueError, "cannot go from 1 to -1"

@@ -76,6 +76,12 @@ def test_fewer_pictures_than_classes(num):
     assert (len(images), labels.tolist()) == (num, list(range(num)))
 
 
+def test_integers_of_numpy_draw_the_same():
+    (ours, labels), (theirs, others) = shapes.draw(10, 3), shapes.draw(np.int64(10), np.int64(3))
+    assert torch.equal(ours, theirs)
+    assert torch.equal(labels, others)
+
+
 def test_a_negative_number_is_refused():
     with pytest.raises(ValueError, match="num=-1"):
         shapes.draw(-1, seed=0)

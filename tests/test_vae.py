@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw3lib import data
-from hw3lib.vae.bounds import elbo_terms
+from hw3lib.vae.bounds import elbo_terms, importance_weighted_bound
 from hw3lib.vae.model import VAE, mean_image, pixel_nll, sample_pixels
 from hw3lib.vae.objective import ElboObjective, evaluate_elbo
 
@@ -96,7 +96,7 @@ def test_raw_pixels_are_refused_with_the_remedy(vae):
 @pytest.mark.parametrize(
     ("pixels", "error", "message"),
     [
-        (torch.rand(2, 28, 28), TypeError, r"float32; the VAE takes grey levels 0\.\.15"),
+        (torch.rand(2, 28, 28), TypeError, r"float32; this VAE takes grey levels 0\.\.15"),
         (torch.full((2, 28, 28), torch.nan), TypeError, "float32"),
         (torch.full((2, 28, 28), -1), ValueError, "pixels go from -1 to -1"),
         (torch.full((2, 28, 28), -100), ValueError, "pixels go from -100"),
@@ -130,6 +130,72 @@ def test_other_shapes_are_refused(vae, shape):
 
 def test_an_empty_batch_has_empty_codes(vae):
     assert vae.encode(grey(0))[0].shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "levels"), [(4, 2), (8, 16), (28, 3), (32, 16), ((12, 20), 5), ((36, 4), 256)]
+)
+def test_images_of_other_sizes_and_levels(image_size, levels):
+    with torch.random.fork_rng(devices=[]):
+        model = VAE(2, 4, image_size=image_size, levels=levels)
+    height, width = model.image_size
+    images = model.sample(6, generator=rng())
+    assert images.shape == (6, height, width)
+    assert int(images.max()) < levels
+    terms = model(images, generator=rng())
+    assert terms.kl.shape == (6, 2)
+    logits = model.decode(torch.zeros(6, 2))
+    assert logits.shape == (6, levels, height, width)
+    uniform = pixel_nll(torch.zeros_like(logits), images)
+    torch.testing.assert_close(uniform, torch.full((6,), height * width * math.log(levels)))
+    codes, means = model.manifold(3)
+    assert means.shape == (3, 3, height, width)
+    torch.testing.assert_close(means[0, 1], mean_image(model.decode(codes[0, 1:2]))[0].detach())
+    scores = evaluate_elbo(model, images, torch.zeros(6, 2))
+    bits = (scores["nll"] + scores["kl"]) / (height * width * math.log(2))
+    assert scores["bpd"] == pytest.approx(bits)
+    terms.loss().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("image_size", [0, 2, 30, (28, 27), (-4, 4)])
+def test_a_size_that_cannot_be_halved_twice_is_refused(image_size):
+    with pytest.raises(ValueError, match="height and width must be multiples of 4"):
+        VAE(2, 4, image_size=image_size)
+
+
+@pytest.mark.parametrize("levels", [0, 1, 257])
+def test_a_number_of_levels_that_no_pixel_has_is_refused(levels):
+    with pytest.raises(ValueError, match="2 to 256 grey levels"):
+        VAE(2, 4, levels=levels)
+
+
+def test_images_of_another_size_or_more_levels_are_refused_by_name():
+    with torch.random.fork_rng(devices=[]):
+        model = VAE(2, 4, image_size=(8, 12), levels=2)
+    with pytest.raises(ValueError, match=r"this VAE takes \(N, 8, 12\)"):
+        model.encode(grey(1))
+    with pytest.raises(ValueError, match=r"to 15; this VAE takes grey levels 0\.\.1$"):
+        model.encode(torch.full((1, 8, 12), 15))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_network_of_any_precision_codes_draws_and_is_scored(dtype):
+    with torch.random.fork_rng(devices=[]):
+        model = VAE(2, 4).to(dtype).requires_grad_(False)
+    images = model.sample(3, generator=rng())
+    assert model.manifold(2)[1].shape == (2, 2, 28, 28)
+    bound = importance_weighted_bound(model, images, [1, 3], rng())
+    assert bound.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert bound.isfinite().all()
+    assert math.isfinite(evaluate_elbo(model, images, torch.zeros(3, 2))["bpd"])
+
+
+def test_calling_the_network_gives_the_terms_of_its_own_noise(vae):
+    terms = vae(grey(3), generator=rng())
+    expected = elbo_terms(vae, grey(3), torch.randn(3, 3, generator=rng()))
+    assert torch.equal(terms.nll, expected.nll)
+    assert torch.equal(terms.kl, expected.kl)
 
 
 # The loss
@@ -170,6 +236,17 @@ def test_nll_is_the_log_probability_of_torchs_categorical(factor, seed):
     torch.testing.assert_close(pixel_nll(logits, x), -pixels.log_prob(x).sum((1, 2)))
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 5), (2, 5), (1, 5, 3), (4, 5, 3)])
+def test_logits_of_other_images_are_refused(shape):
+    with pytest.raises(ValueError, match=r"its logits \(2, 16, 5, 3\)"):
+        pixel_nll(torch.zeros(2, 16, 5, 3), torch.zeros(shape, dtype=torch.uint8))
+
+
+def test_no_images_have_no_score(vae):
+    with pytest.raises(ValueError, match="no images to evaluate"):
+        evaluate_elbo(vae, grey(0), torch.zeros(0, 3))
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 10, 50])
 def test_evaluation_does_not_depend_on_the_batch_size(vae, batch_size):
     images, noise = grey(10), torch.randn(10, 3, generator=rng())
@@ -190,6 +267,20 @@ def test_evaluation_is_the_mean_over_images(vae):
 def test_a_negative_weight_of_the_kl_is_refused(beta):
     with pytest.raises(ValueError, match="beta"):
         ElboObjective(grey(2), grey(2), torch.zeros(2, 3), beta)
+
+
+def test_the_noise_of_validations_is_drawn_the_same_for_each():
+    one, other = (ElboObjective(grey(2), grey(5), 3) for _ in range(2))
+    assert one.val_noise.shape == (5, 3)
+    assert torch.equal(one.val_noise, other.val_noise)
+    assert one.draw(rng()).shape == (2, 3)
+
+
+def test_a_loader_is_no_objective():
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(grey(4)))
+    for pair in ((loader, grey(2)), (grey(2), loader)):
+        with pytest.raises(TypeError, match="images are a DataLoader; they must be one tensor"):
+            ElboObjective(*pair, 3)
 
 
 # Sampling

@@ -3,7 +3,8 @@
 - The fold of a cell that is tagged `hide-*` says what it holds: the `code_prompt_show` under the
   `mystnb` of the cell, else "Code of Fig. 31", "Parameters", "Imports" or "Code of the table".
 - The line "Source: …" that `hw3lib.book.figures.sign` prints becomes a fold below the figure.
-- A table scrolls in a box of its own where it is too wide; its empty corner is a plain cell.
+- A table scrolls in a box of its own where it is too wide; its empty corner is a plain cell, or has
+  the name of the index, and columns of numbers are aligned to the right, with their heads.
 - A hyphen before a number that a cell made is a minus sign, as in the formulas around it.
 - An SVG of `hw3lib.book.picture` is shown by the view that fits the column and the colour scheme.
 """
@@ -13,6 +14,7 @@ import re
 from html import escape
 from pathlib import Path
 
+from bs4 import BeautifulSoup, Tag
 from docutils import nodes
 from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.application import Sphinx
@@ -24,6 +26,8 @@ UNNAMED = "Code"
 SOURCE = "Source: "
 HYPHEN = re.compile(r"(?<![\w.-])-(?=\.?\d)")  # not of a date, a range or 1e-05
 CELL = re.compile(r"(<td[^>]*>)([^<]*)")
+NUMBER = re.compile(r"[-−+]?[.\d][^a-zA-Z]*[a-zA-Z]{0,4}[^a-zA-Z]*")  # with its unit or interval
+NOTHING = ("", "–", "nan", "NaN")
 SIZES = re.compile(r'viewBox="0 0 (\S+) (\S+)" data-narrow="(\S+) (\S+)"')
 
 
@@ -116,11 +120,49 @@ class Tables(SphinxPostTransform):
         """Wrap the tables of a page."""
         for raw in list(self.document.findall(nodes.raw)):
             if "<table" in raw.astext():
-                table = raw.astext().replace("<th></th>", "<td></td>")
+                table = tidy(raw.astext()).replace("<th></th>", "<td></td>")
                 table = CELL.sub(lambda cell: cell[1] + with_minus(cell[2]), table)
                 # The theme lets a keyboard reach boxes of this class while they scroll.
                 html = f'<div class="pst-scrollable-table-container">{table}</div>'
                 raw.parent.replace(raw, nodes.raw("", html, format=raw["format"]))
+
+
+def tidy(html: str) -> str:
+    """A data frame's table with one row of heads less where that only names the index."""
+    soup = BeautifulSoup(html, "html.parser")
+    tables = soup.select("table.dataframe")
+    for table in tables:
+        rows = [row.find_all("td") for row in table.select("tbody tr")]
+        width = max(map(len, rows), default=0)
+        if width:
+            heads = [row.find_all(["th", "td"]) for row in table.select("thead tr")]
+            _name_index(heads, width)
+            _align(rows, heads, width)
+    return str(soup) if tables else html
+
+
+def _name_index(heads: list[list[Tag]], width: int) -> None:
+    """Move the names of the index into the corner above them, if nothing else stands there."""
+    if len(heads) < 2 or len(heads[-1]) != len(heads[-2]):
+        return
+    above, names = heads[-2:]
+    if any(cell.get_text() for cell in [*above[:-width], *names[-width:]]):
+        return
+    for cell, name in zip(above[:-width], names, strict=False):
+        cell.string = name.get_text()
+    names[0].parent.decompose()
+    heads.pop()
+
+
+def _align(rows: list[list[Tag]], heads: list[list[Tag]], width: int) -> None:
+    """Mark the columns of numbers, which the style sheet aligns to the right."""
+    for column in range(-width, 0):
+        cells = [row[column] for row in rows if len(row) == width]
+        texts = [text for cell in cells if (text := cell.get_text().strip()) not in NOTHING]
+        if texts and all(map(NUMBER.fullmatch, texts)):
+            above = [row[column] for row in heads if len(row) >= width]
+            for cell in [*cells, *(head for head in above if "colspan" not in head.attrs)]:
+                cell["class"] = "number"
 
 
 def visit_fold(self: HTML5Translator, node: HideCodeCellNode) -> None:

@@ -136,19 +136,9 @@ class Judgement:
     measured: Measurement
 
     @property
-    def quantity(self) -> Interval:
-        """The quantity with its interval."""
-        return self.measured.quantity
-
-    @property
-    def seeds(self) -> int:
-        """Trainings that it rests on."""
-        return self.measured.seeds
-
-    @property
     def verdict(self) -> Word:
         """Whether the interval lies between the ends, outside them, or on one of them."""
-        return decide(self.quantity, *self.claim.ends)
+        return decide(self.measured.quantity, *self.claim.ends)
 
 
 def load(path: str | Path) -> list[Claim]:
@@ -280,8 +270,8 @@ def as_table(judgements: Sequence[Judgement]) -> str:
         [
             j.claim.claim,
             j.claim.source,
-            format(j.quantity, ".3g"),
-            f"{j.seeds} seeds" if j.seeds > 1 else str(j.quantity.n),
+            format((found := j.measured).quantity, ".3g"),
+            f"{found.seeds} seeds" if found.seeds > 1 else str(found.quantity.n),
             j.claim.rule,
             f"**{j.verdict}**",
             f"{{numref}}`{j.claim.figure}`",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,20 +17,10 @@ from matplotlib.patches import Ellipse
 from numpy.typing import ArrayLike, NDArray
 
 from hw3lib.book.picture import GROUND, WIDE, as_svg, as_thumbnail
+from hw3lib.stats import Interval
 
 FIXED_WHITE, FIXED_BLACK = "#fffffe", "#000001"
 """Inks of text on coloured cells; they are no greys, which a dark page turns around."""
-
-
-class SupportsInterval(Protocol):
-    """An estimate with the ends of its interval."""
-
-    @property
-    def value(self) -> float: ...
-    @property
-    def low(self) -> float: ...
-    @property
-    def high(self) -> float: ...
 
 
 def use_style() -> None:
@@ -124,13 +114,13 @@ def band(ax: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, **style: Any) 
     ax.fill_between(np.asarray(x), low, high, color=colour, alpha=0.2, lw=0, **style)
 
 
-def error_bars(ax: Axes, x: ArrayLike, intervals: Sequence[SupportsInterval], **style: Any) -> None:
+def error_bars(ax: Axes, x: ArrayLike, intervals: Sequence[Interval], **style: Any) -> None:
     """Draw estimates over x, joined by a line, each with its interval as a bar.
 
     Args:
         ax: where to.
-        x: one position an interval.
-        intervals: anything with `value`, `low` and `high`, such as `hw3lib.stats.Interval`.
+        x: positions.
+        intervals: one a position.
         style: of `Axes.errorbar`.
     """
     values, low, high = np.array([(i.value, i.low, i.high) for i in intervals]).T
@@ -141,7 +131,7 @@ def error_bars(ax: Axes, x: ArrayLike, intervals: Sequence[SupportsInterval], **
 
 def grouped(
     ax: Axes,
-    series: Mapping[str, Mapping[str, SupportsInterval]],
+    series: Mapping[str, Mapping[str, Interval]],
     marks: Mapping[tuple[str, str], float] | None = None,
 ) -> None:
     """Draw the estimates of several series side by side at named places, with their intervals.

@@ -70,7 +70,8 @@ def without_checks(source: str) -> str:
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.FunctionDef | ast.ClassDef):
             continue
-        dropped = [s for i, s in enumerate(node.body) if (i == 0 and _is_text(s)) or _is_check(s)]
+        text = node.body[:1] if ast.get_docstring(node, clean=False) is not None else []
+        dropped = text + [statement for statement in node.body if _is_check(statement)]
         for statement in dropped if len(dropped) < len(node.body) else ():
             for number in range(statement.lineno - 1, statement.end_lineno or statement.lineno):
                 lines[number] = _DROPPED
@@ -80,14 +81,6 @@ def without_checks(source: str) -> str:
 
 
 _DROPPED = "# dropped"
-
-
-def _is_text(statement: ast.stmt) -> bool:
-    return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-    )
 
 
 def _is_check(statement: ast.stmt) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping
@@ -93,7 +94,7 @@ def summary(notebooks: Iterable[Path]) -> pd.DataFrame:
 
     Raises:
         ValueError: a file is unreadable, no number is quoted, or two are the same notebook with
-            the same parameters, or with others that differ in more than the seed.
+            the same parameters, or with others that differ in more than the seed, or quotes NaN.
     """
     values: dict[tuple[str, str], list[float]] = {}
     seen: dict[tuple[str, str], Path] = {}
@@ -111,6 +112,8 @@ def summary(notebooks: Iterable[Path]) -> pd.DataFrame:
             )
         for name, text in quoted.items():
             if (number := _number(text)) is not None:
+                if not math.isfinite(number):
+                    raise ValueError(f"{path} quotes {name} = {text}, which has no mean")
                 values.setdefault((origin, name), []).append(number)
     if not values:
         raise ValueError(f"no number is quoted in {', '.join(map(str, seen.values()))}")

@@ -146,11 +146,11 @@ def _turned(level: str) -> str:
 
 def _layout(fig: Figure, salt: str) -> Layout:
     file = io.StringIO()
-    for text in fig.findobj(Text):
-        box = text.get_bbox_patch()
-        if box is not None and box.get_facecolor()[:3] == (1.0, 1.0, 1.0):
-            box.set_facecolor(GROUND)
-    with _as_pixels(fig), plt.rc_context({"svg.hashsalt": salt, "svg.fonttype": "path"}):
+    with (
+        _as_pixels(fig),
+        _boxes_on_ground(fig),
+        plt.rc_context({"svg.hashsalt": salt, "svg.fonttype": "path"}),
+    ):
         fig.savefig(
             file, format="svg", dpi=200, bbox_inches="tight", facecolor="none",
             metadata=CLOCK_AND_AUTHOR,
@@ -189,11 +189,27 @@ def _as_pixels(fig: Figure) -> Iterator[None]:
         artist.set_rasterized(True)
     for image in images:
         image.set_interpolation("none")
-    yield
-    for artist in crowds:
-        artist.set_rasterized(False)
-    for image in images:
-        image.set_interpolation("nearest")
+    try:
+        yield
+    finally:
+        for artist in crowds:
+            artist.set_rasterized(False)
+        for image in images:
+            image.set_interpolation("nearest")
+
+
+@contextmanager
+def _boxes_on_ground(fig: Figure) -> Iterator[None]:
+    """Draw white boxes around texts in the colour of the page behind them."""
+    boxes = [box for text in fig.findobj(Text) if (box := text.get_bbox_patch())]
+    white = [(box, box.get_facecolor()) for box in boxes if box.get_facecolor()[:3] == (1, 1, 1)]
+    for box, _ in white:
+        box.set_facecolor(GROUND)
+    try:
+        yield
+    finally:
+        for box, colour in white:
+            box.set_facecolor(colour)
 
 
 def _is_dense(artist: Artist) -> bool:

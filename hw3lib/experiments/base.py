@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import time
-from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import torch
 from annotated_types import Ge, Gt
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from hw3lib import data, training
 from hw3lib.runs import Context, Outcome, OutOfTime, Settings
-from hw3lib.runs.settings import Arrays
+from hw3lib.runs.settings import Arrays, within
 from hw3lib.training import device_name, load, pick_device, save
 
 CPU = torch.device("cpu")
 
-FAST_LOOK = (
-    "attacks followed the gradient of an approximation (folded batch norm, bfloat16 "
-    "where it pays); the network itself judged"
-)
-"""What the provenance says of a run with `look="fast"`."""
+Floats = NDArray[np.float64]
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
-class Experiment(Settings, ABC):
+class Experiment(Settings):
     """Settings of a run that torch computes."""
 
     def data_checksum(self) -> str | None:
@@ -38,7 +35,10 @@ class Experiment(Settings, ABC):
 
     def remarks(self) -> dict[str, str]:
         """Says so where an attack followed another gradient than that of the network itself."""
-        return {"look": FAST_LOOK} if '"look":"fast"' in self.canonical() else {}
+        if '"look":"fast"' not in self.canonical():
+            return {}
+        how = "the gradient of an approximation (folded batch norm, bfloat16 where it pays)"
+        return {"look": f"attacks followed {how}; the network itself judged"}
 
     def environment(self) -> contextlib.AbstractContextManager[None]:
         return repeatable()
@@ -67,10 +67,12 @@ class Training(Experiment):
         model: nn.Module,
         objective: training.Objective,
         optimizer: torch.optim.Optimizer,
+        context: Context,
         **options: Any,
     ) -> training.Progress:
         """`hw3lib.training.fit` with these settings; `options` go to it."""
         own = {name: getattr(self, name) for name in ("epochs", "batch_size", "seed")}
+        own |= {"checkpoint": context.checkpoint, "deadline": context.deadline}
         options = {"label": self.describe(), **own, **options}
         return training.fit(model, objective, optimizer, **options)
 
@@ -103,12 +105,17 @@ def tensors(weights: Arrays) -> dict[str, Tensor]:
     return {name: torch.from_numpy(value) for name, value in weights.items()}
 
 
+def restored(model: Model, weights: Arrays) -> Model:
+    """A model with stored weights, in evaluation mode and frozen."""
+    model.load_state_dict(tensors(weights))
+    return model.eval().requires_grad_(False)
+
+
 def repeatable() -> contextlib.AbstractContextManager[None]:
     """On a GPU, the same bits in every run, and float32 where float32 is asked for."""
-    exact: contextlib.AbstractContextManager[None] = torch.backends.cudnn.flags(
+    return torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
-    return exact
 
 
 def device_of(context: Context) -> torch.device:
@@ -120,25 +127,15 @@ def outcome(
     results: dict[str, Any],
     arrays: Mapping[str, Tensor | ArrayLike] | None = None,
     *,
-    dataset: data.Dataset | None = None,
     device: torch.device = CPU,
     weights: Mapping[str, Tensor] | None = None,
     seconds: float | None = None,
 ) -> Outcome:
-    """What a computation returns, with tensors as arrays and the names of data and device.
-
-    Args:
-        results: numbers, strings and lists that JSON can hold.
-        arrays, weights: tables and model weights, on any device.
-        dataset: what it was computed on, if any.
-        device: what computed it.
-        seconds: time over all resumptions, where it is known.
-    """
+    """The `Outcome` of a computation: tensors as arrays, and the name of the device."""
     return Outcome(
         results,
         {name: _array(value) for name, value in (arrays or {}).items()},
         {name: _array(value) for name, value in (weights or {}).items()},
-        data=dataset.checksum if dataset else "",
         device=device_name(device),
         seconds=seconds,
     )
@@ -149,17 +146,12 @@ def resumable_blocks(
 ) -> tuple[list[Any], float]:
     """Compute block after block, keeping what is done, and resume where it stopped.
 
-    Args:
-        blocks: what to compute, in order.
-        context: of the run; its checkpoint holds what is done.
-        label: what a message calls the run.
-
     Returns:
         What the blocks return (tensors, or tuples, lists or dictionaries of them), and the seconds
         spent on them, over all resumptions.
 
     Raises:
-        OutOfTime: another block would not end before the deadline, see `hw3lib.training.fit`.
+        OutOfTime: another block would not end before the deadline; the checkpoint has the others.
     """
     # To where the other blocks will leave theirs.
     kept = load(context.checkpoint, device_of(context)) if context.checkpoint else None
@@ -186,9 +178,7 @@ def _dataset_name(settings: Settings) -> str | None:
     """The data set of settings, or of the first of those within them that has one."""
     if hasattr(settings, "dataset"):
         return str(settings.dataset)
-    within = (getattr(settings, name) for name in type(settings).model_fields)
-    parts = (one for value in within for one in (value if isinstance(value, tuple) else (value,)))
-    found = (_dataset_name(part) for part in parts if isinstance(part, Settings))
+    found = (_dataset_name(part) for part in within(settings))
     return next((name for name in found if name), None)
 
 

@@ -35,15 +35,6 @@ from hw3lib.experiments.part2.transfer import TransferStudy
 from hw3lib.robust.attacks import PGD
 from hw3lib.runs.settings import Settings
 
-VAE_EPOCHS = 80
-"""Of the VAE with 20 latent dimensions; the notebooks have the same default."""
-
-PLANE_EPOCHS = 80
-"""Of the VAE with two, likewise."""
-
-COMPARE_EPOCHS = 10
-"""Of the three short trainings of question 1.7."""
-
 COURSE_EPOCHS = 30
 """Of every network of the course but the ready-made one."""
 
@@ -135,10 +126,10 @@ def named(seed: int) -> dict[str, Named]:
 def part_1(seed: int) -> dict[str, Named]:
     """Trainings and measurements of the first part."""
     classifier = TrainClassifier()
-    vae = TrainVAE(epochs=VAE_EPOCHS, seed=seed)
-    plane = TrainVAE(latent_dim=2, epochs=PLANE_EPOCHS, seed=seed)
+    vae = TrainVAE(seed=seed)
+    plane = TrainVAE(latent_dim=2, seed=seed)
     sweep = tuple(TrainVAE(beta=beta, epochs=SWEEP_EPOCHS, seed=seed) for beta in BETAS)
-    compared = CompareEstimators().training.changed(epochs=COMPARE_EPOCHS, seed=seed)
+    compared = CompareEstimators().training.changed(seed=seed)
     return {
         "facts": DatasetFacts(),
         "sampling_time": SamplingTime(),
@@ -154,8 +145,10 @@ def part_1(seed: int) -> dict[str, Named]:
         "gradients": VaeGradients(training=vae, seed=seed),
         "estimators": CompareEstimators(training=compared),
         "scores": ScoreVAE(training=vae),
-        "samples": quality(vae, classifier, vae.snapshot_epochs()),
-        "sweep_samples": tuple(quality(one, classifier, [one.epochs]) for one in sweep),
+        "samples": SampleQuality(vae=vae, snapshots=tuple(vae.snapshot_epochs()), seed=seed),
+        "sweep_samples": tuple(
+            SampleQuality(vae=one, snapshots=(one.epochs,), seed=seed) for one in sweep
+        ),
         "sweep_factors": tuple(LatentFactors(vae=one) for one in sweep),
     }
 
@@ -256,8 +249,3 @@ def with_cut(nets: Networks) -> dict[str, TrainResNet]:
     """The defences that train with the cut, and what they are after their first steps."""
     whole = {"fgsm_cut": nets.fgsm_cut, "pgd_cut": nets.pgd_cut}
     return whole | {f"{name}_early": first_steps(model) for name, model in whole.items()}
-
-
-def quality(vae: TrainVAE, classifier: TrainClassifier, snapshots: Sequence[int]) -> SampleQuality:
-    """The measurement of a VAE's samples, from its own seed."""
-    return SampleQuality(vae=vae, classifier=classifier, snapshots=tuple(snapshots), seed=vae.seed)

@@ -272,10 +272,10 @@ class PGD(_Setting):
             check_choice("loss", self.loss, tuple(LOSSES))
         check_choice("keep", self.keep, ("last", "best"))
         check_choice("look", self.look, ("exact", "fast"))
-        self._set(norm=checked_norm(self.norm))
         check_choice("cut", self.cut, ("pixels", "normalized"))
         for name in ("random_start", "targeted"):
             check_flag(name, getattr(self, name))
+        self._set(norm=checked_norm(self.norm))
         self._set(eps=checked_radius(self.eps, self.norm))
         if self.step is not None:
             self._set(step=checked_step(self.step, self.eps, self.norm))
@@ -416,8 +416,8 @@ class FGSM(_Setting):
     kind: Literal["fgsm"] = field(default="fgsm", repr=False)
 
     def __post_init__(self) -> None:
-        same = self._as_pgd  # which checks all of them
-        self._set(eps=same.eps, norm=same.norm)
+        pgd = self._as_pgd  # which checks all of them
+        self._set(eps=pgd.eps, norm=pgd.norm)
 
     def perturb(
         self, model: Classifier, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None

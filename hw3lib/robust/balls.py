@@ -30,7 +30,7 @@ CIFAR10_STD = (0.247, 0.243, 0.261)
 
 @dataclass(frozen=True)
 class LinfBall:
-    """Images (N, ...) of which each pixel lies between two bounds."""
+    """Each pixel of images x (N, ...) changes by at most eps."""
 
     x: Tensor
     eps: Radius
@@ -77,7 +77,7 @@ class L2Ball:
 
 
 Ball = LinfBall | L2Ball
-"""Images that an attack may reach, one ball around each."""
+"""What an attack may reach, one ball for each image."""
 
 
 def around(x: Tensor, eps: Radius, norm: Norm, cut: Cut = "pixels") -> Ball:

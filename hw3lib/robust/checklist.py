@@ -142,14 +142,14 @@ def gradient_masking(
         if surrogate is not None:
             wrong = misled({"": seen}, attack, surrogate, x, y, right, seed, batch_size)[""]
             compared["transfer"] = right & ~wrong, left(attack, seed + 1)
-        found = {name: _not_stronger(CLAIMS[name], *masks) for name, masks in compared.items()}
+        findings = {name: _not_stronger(CLAIMS[name], *masks) for name, masks in compared.items()}
         reach = LARGE_EPS * (x[0].numel() ** 0.5 if attack.norm == "l2" else 1)
         share = accuracy(left(replace(attack, eps=reach, step=None, keep="best"), seed)).value
-        found["large_eps"] = Finding(
+        findings["large_eps"] = Finding(
             CLAIMS["large_eps"], share <= LEFT_AT_LARGE_EPS, {"accuracy": share}
         )
-        found |= _local_findings(seen, attack, x[right], y[right], seed, batch_size)
-        return Findings(found)
+        findings |= _local_findings(seen, attack, x[right], y[right], seed, batch_size)
+        return Findings(findings)
 
 
 def _traced(model: Classifier, x: Tensor, y: Tensor) -> Classifier:

@@ -121,7 +121,7 @@ def _given(model: Classifier, x: Tensor) -> str:
 def check_logits(logits: Tensor, y: Tensor, num: int) -> None:
     """Check what a model returns for so many images, whose labels are among y.
 
-    Outputs that are all in [0, 1], as those of a sigmoid, are warned about.
+    Warns where all are in [0, 1], as those of a sigmoid.
     """
     if not isinstance(logits, Tensor):
         raise TypeError(
@@ -206,7 +206,7 @@ def needed(generator: torch.Generator | None, why: str) -> torch.Generator:
 
 
 def checked_pair(batch: Any) -> tuple[Tensor, Tensor]:
-    """A batch of a loader as images and labels."""
+    """A batch of a loader as images and labels (TypeError if it is something else)."""
     pair = isinstance(batch, tuple | list) and len(batch) == 2
     if not (pair and all(isinstance(part, Tensor) for part in batch) and batch[1].ndim):
         raise TypeError(
@@ -250,7 +250,7 @@ def checked_radius(eps: Any, norm: Norm = "linf") -> Radius:
 
 
 def checked_step(step: Any, eps: Radius, norm: Norm = "linf") -> Radius:
-    """The size of a step as a number, or one number for each channel of the radius."""
+    """The size of a step, or one for each channel of the radius; warns if it is large."""
     size = _numbers("step", step, norm)
     if not all(0 < value < math.inf for value in _each(size)):
         raise ValueError(f"step={size}: the size of a step must be positive and finite")
@@ -266,7 +266,7 @@ def checked_step(step: Any, eps: Radius, norm: Norm = "linf") -> Radius:
 
 
 def checked_count(name: str, value: object) -> int:
-    """A whole number of at least 1, also one of NumPy's."""
+    """A whole number of at least 1, also one of NumPy's (else TypeError or ValueError)."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}={value!r}: it must be a whole number")
     if value < 1:
@@ -275,7 +275,7 @@ def checked_count(name: str, value: object) -> int:
 
 
 def check_number(name: str, value: object, what: str, highest: float) -> None:
-    """Refuse what is no finite number from 0 to the highest."""
+    """Refuse what is no finite number from 0 to the highest (TypeError or ValueError)."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}={value!r}: it must be a number")
     if not (0 <= float(value) <= highest and math.isfinite(value)):
@@ -283,13 +283,13 @@ def check_number(name: str, value: object, what: str, highest: float) -> None:
 
 
 def check_flag(name: str, value: object) -> None:
-    """Refuse what is neither True nor False."""
+    """Refuse what is neither True nor False (TypeError)."""
     if not isinstance(value, bool):
         raise TypeError(f"{name}={value!r}: it must be True or False")
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Refuse what is not among the choices."""
+    """Refuse what is not among the choices (ValueError)."""
     if value not in choices:
         raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(repr, choices))}")
 

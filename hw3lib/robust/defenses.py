@@ -60,7 +60,7 @@ class Standard:
         generator: torch.Generator | None = None,  # noqa: ARG002 - nothing is random here
     ) -> tuple[Tensor, Tensor]:
         """Mean loss in nats and the clean logits (N, classes), for pixels x and labels y."""
-        logits = model(x).float()
+        logits = answers(model, x)
         return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing), logits.detach()
 
 
@@ -68,7 +68,9 @@ class Standard:
 class AdversarialLoss:
     """alpha J(x) + (1 - alpha) J(x_adv) (Goodfellow et al. 2015), one forward pass for each.
 
-    In training mode each pass normalises with the statistics of its own images.
+    alpha=0 is the adversarial training of Madry et al. (2018), the loss of attacked images alone,
+    but that the running statistics of batch norm are those of clean images, too: in training mode
+    each pass normalises with the statistics of its own images.
 
     Example:
         >>> AdversarialLoss(FGSM(8 / 255), alpha=0.5).attack_mode
@@ -94,9 +96,9 @@ class AdversarialLoss:
     ) -> tuple[Tensor, Tensor]:
         """Mean loss in nats and the clean logits (N, classes), for pixels x and labels y."""
         attacked = attacked_batch(self.attack, model, x, y, self.attack_mode, generator)
-        logits = model(x).float()
+        logits = answers(model, x)
         clean = F.cross_entropy(logits, y)
-        adversarial = F.cross_entropy(model(attacked).float(), y)
+        adversarial = F.cross_entropy(answers(model, attacked), y)
         loss: Tensor = self.alpha * clean + (1 - self.alpha) * adversarial
         return loss, logits.detach()
 
@@ -127,7 +129,7 @@ class JoinedBatch:
     ) -> tuple[Tensor, Tensor]:
         """Mean loss in nats and the clean logits (N, classes), for pixels x and labels y."""
         attacked = attacked_batch(self.attack, model, x, y, self.attack_mode, generator)
-        logits = model(torch.cat([x, attacked])).float()
+        logits = answers(model, torch.cat([x, attacked]))
         return F.cross_entropy(logits, y.repeat(2)), logits[: len(x)].detach()
 
 
@@ -165,11 +167,8 @@ class TRADES:
                 f"{self.attack} begins at the image itself, where the divergence has no gradient; "
                 "pass a PGD with random_start=True"
             )
-        if (self.attack.loss, self.attack.keep, self.attack.restarts) != (
-            "cross_entropy",
-            "last",
-            1,
-        ):
+        attack = self.attack
+        if (attack.loss, attack.keep, attack.restarts) != ("cross_entropy", "last", 1):
             raise ValueError(
                 f"{self.attack}: in TRADES an attack follows the divergence in one run to its "
                 "last point; leave loss, keep and restarts as they are"
@@ -183,12 +182,27 @@ class TRADES:
             clean = model(x)
         attack = replace(self.attack, loss=divergence)
         attacked = attacked_batch(attack, model, x, clean, self.attack_mode, generator)
-        logits = model(x).float()
-        apart = divergence(model(attacked).float(), logits).mean()
+        logits = answers(model, x)
+        apart = divergence(answers(model, attacked), logits).mean()
         return F.cross_entropy(logits, y) + self.beta * apart, logits.detach()
 
 
 Defense = Annotated[Standard | AdversarialLoss | JoinedBatch | TRADES, Field(discriminator="kind")]
+
+
+def answers(model: nn.Module, x: Tensor) -> Tensor:
+    """Logits (N, classes) in float32.
+
+    Raises:
+        TypeError: the model returns something else, perhaps only in training mode.
+    """
+    logits = model(x)
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"the model returns a {type(logits).__name__} in training; need a tensor of logits "
+            "(N, classes): wrap it in a module whose forward picks it"
+        )
+    return logits.float()
 
 
 def divergence(logits: Tensor, clean: Tensor) -> Tensor:
@@ -222,13 +236,13 @@ def _attacking(model: nn.Module, x: Tensor, mode: AttackMode) -> Iterator[None]:
         yield
 
 
-def random_starts(defense: Defense) -> bool:
-    """Whether a defence's attack begins at a random point."""
+def random_starts(defense: Any) -> bool:
+    """Whether the attack of a defence begins at a random point."""
     return bool(getattr(getattr(defense, "attack", None), "random_start", False))
 
 
 def _check_attack(attack: Any, mode: str) -> None:
-    if not hasattr(attack, "perturb") or isinstance(attack, SignNoise):
+    if not hasattr(attack, "perturb") or isinstance(attack, type | SignNoise):
         raise TypeError(f"attack={attack!r}: a defence needs an FGSM or PGD, such as PGD(8 / 255)")
     if getattr(attack, "targeted", False):
         raise ValueError(
@@ -276,7 +290,7 @@ class ImageObjective:
             height, width = self.train.shape[2:]
             squares = draw_squares(self.num_examples, (height, width), generator)
             draws = torch.cat([draws, squares], dim=1)
-        if self._random:
+        if random_starts(self.defense):
             draws = torch.cat([draws, draw_seeds(self.num_examples, generator)], dim=1)
         return draws
 
@@ -286,9 +300,7 @@ class ImageObjective:
         pixels = to_pixels(augment(x, draws[:, :3]) if self.augmented else x)
         if self.erased:
             pixels = erase(pixels, draws[:, 3:5], self.erased)
-        starts = seeded_by(draws[0, -1]) if self._random else None
-        loss, logits = self.defense.loss(model, pixels, y, starts)
-        return loss, sums(loss, logits, y)
+        return defended(self.defense, model, pixels, y, draws[0, -1])
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -297,18 +309,20 @@ class ImageObjective:
 
 
 def draw_seeds(num: int, generator: torch.Generator) -> Tensor:
-    """Seeds for `seeded_by`, (num, 1) int64."""
+    """Seeds for `defended`, (num, 1) int64."""
     return torch.randint(2**62, (num, 1), generator=generator)
 
 
-def seeded_by(seed: Tensor) -> torch.Generator:
-    """A generator on the CPU, from a seed on any device, which is waited for."""
-    return torch.Generator().manual_seed(int(seed))
+def defended(
+    defense: Any, model: nn.Module, x: Tensor, y: Tensor, seed: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean loss of a batch of pixels, and the sums of the loss and of the clean errors over it.
 
-
-def sums(loss: Tensor, logits: Tensor, y: Tensor) -> Tensor:
-    """Sums of the loss and of the errors over a batch, (2,)."""
-    return torch.stack([loss.detach() * len(y), (logits.argmax(1) != y).sum()])
+    The seed, which is waited for, is that of the random starts on the CPU, if there are any.
+    """
+    starts = torch.Generator().manual_seed(int(seed)) if random_starts(defense) else None
+    loss, logits = defense.loss(model, x, y, starts)
+    return loss, torch.stack([loss.detach() * len(y), (logits.argmax(1) != y).sum()])
 
 
 def scores(logits: Tensor, y: Tensor) -> dict[str, float]:

@@ -20,6 +20,12 @@ from hw3lib.training.precision import bfloat16_pays
 class Normalize(nn.Module):
     """Subtract the mean and divide by the standard deviation of each channel.
 
+    Args:
+        mean, std: of pixels in [0, 1], a number for each channel.
+
+    Raises:
+        ValueError: these are no such numbers, or images have other channels.
+
     Example:
         >>> Normalize(mean=[0.5], std=[0.25])(torch.ones(1, 1, 2, 2)).unique()
         tensor([2.])
@@ -32,9 +38,15 @@ class Normalize(nn.Module):
         self, mean: Sequence[float] = CIFAR10_MEAN, std: Sequence[float] = CIFAR10_STD
     ) -> None:
         super().__init__()
-        # Not in the state dict, so that networks which are normalised outside load unchanged.
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        for name, values in (("mean", mean), ("std", std)):
+            numbers = torch.as_tensor(values, dtype=torch.get_default_dtype()).detach().clone()
+            fits = numbers.ndim == 1 and len(numbers) == len(mean)
+            inside = bool(((numbers >= 0) & (numbers <= 1)).all())
+            if not (fits and inside and (name == "mean" or numbers.all())):
+                what = f"of pixels in [0, 1]{', and not 0' if name == 'std' else ''}"
+                raise ValueError(f"{name}={values!r}: need a number for each channel, {what}")
+            # Not in the state dict, so that networks which are normalised outside load unchanged.
+            self.register_buffer(name, numbers.view(-1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-3] != len(self.mean):
@@ -43,6 +55,10 @@ class Normalize(nn.Module):
                 f"normalises {len(self.mean)}"
             )
         return (x - self.mean) / self.std
+
+    def extra_repr(self) -> str:
+        numbers = ([f"{n:.4g}" for n in part.flatten().tolist()] for part in (self.mean, self.std))
+        return "mean=[{}], std=[{}]".format(*map(", ".join, numbers))
 
 
 class EightBit(nn.Module):

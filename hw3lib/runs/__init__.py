@@ -17,6 +17,18 @@ Example:
     True
     >>> runs.checkpoint_path(ours.settings, ours.canary).is_relative_to(runs.cache_dir())
     True
+    >>> [one.settings.seed for one in runs.published_seeds(TrainVAE())][:3]
+    [0, 1, 2]
+    >>> runs.compute(TrainVAE(dataset="digits", epochs=0, num_filters=4)).published
+    False
+    >>> runs.publish(TrainVAE(seed=987), weights=False)
+    Traceback (most recent call last):
+        ...
+    hw3lib.runs.settings.RunError: vae_training(seed=987) is not in ...; compute it first
+    >>> runs.Context().device, runs.Outcome({"mean": 0.5}).arrays
+    (None, {})
+    >>> issubclass(runs.RunError, RuntimeError), issubclass(runs.OutOfTime, RuntimeError)
+    (True, False)
     >>> runs.expected_seconds(ours.settings, [ours], ours.provenance["device"]) is not None
     True
 """

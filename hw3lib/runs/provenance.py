@@ -37,7 +37,9 @@ def commit() -> str:
 
     To be asked before a long computation: at its end the checkout may have moved on.
     """
-    here = Path(__file__).parent
+    here = Path(hw3lib.__file__).parents[1]
+    if not (here / ".git").exists():  # installed; what lies around it is somebody else's
+        return "released"
     try:
         answer = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
@@ -63,8 +65,8 @@ def source(*used: Run) -> str:
     parts = [
         f"Run{'s' * (len(keys) > 1)} {', '.join(keys)}",
         f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))}" if seeds else "",
-        "; ".join(sorted(devices)),
+        "; ".join(sorted(devices)).replace(", 1 threads", ", 1 thread"),
         f"hw3lib {', '.join(sorted(versions))}",
-        f"Of some of them: {'; '.join(sorted(looks))}" if looks else "",
+        f"{'Of some of them: ' * (len(keys) > 1)}{'; '.join(sorted(looks))}" if looks else "",
     ]
     return " · ".join(part for part in parts if part)

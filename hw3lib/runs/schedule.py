@@ -10,11 +10,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from functools import partial
 from graphlib import TopologicalSorter
+from typing import Any
 
-from hw3lib.runs.settings import OutOfTime, Settings
+from hw3lib.runs.settings import OutOfTime, Settings, within
 from hw3lib.runs.store import Run, compute
 
 logger = logging.getLogger("hw3lib")
@@ -22,13 +23,7 @@ logger = logging.getLogger("hw3lib")
 
 def needed(settings: Settings) -> set[Settings]:
     """The runs that a run is made from: settings within its settings, at any depth."""
-    found: set[Settings] = set()
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, Settings):
-                found |= {part} | needed(part)
-    return found
+    return {one for part in within(settings) for one in (part, *needed(part))}
 
 
 def compute_all(
@@ -57,11 +52,11 @@ def compute_all(
     """
     if jobs < 1:
         raise ValueError(f"jobs={jobs}: need at least one process")
+    task = partial(_compute, device=device, deadline=deadline)
     if jobs == 1:
-        yield from _one_after_the_other(wanted, partial(_compute, device=device, deadline=deadline))
+        yield from _side_by_side(_Here(), jobs, wanted, task)
         return
     context = multiprocessing.get_context("spawn")  # a fork would share the GPU's state
-    task = partial(_compute, device=device, deadline=deadline)
     with _shared_cores(jobs), ProcessPoolExecutor(jobs, context, initializer=_follow) as pool:
         try:
             yield from _side_by_side(pool, jobs, wanted, task)
@@ -73,16 +68,9 @@ def compute_all(
 
 
 def expected_seconds(settings: Settings, stored: Iterable[Run], device: str) -> float | None:
-    """How long a computation will take, from the stored run that is most like it.
+    """Seconds of the stored run that differs in the fewest settings, in proportion to the epochs.
 
-    Args:
-        settings: what is to be computed.
-        stored: runs to learn from.
-        device: its name in their provenance; what other devices took says nothing about it.
-
-    Returns:
-        The seconds of the run that differs in the fewest settings, in proportion to the epochs;
-        None if this device has computed nothing of the kind.
+    None if a device of this name, as their provenance has it, has computed nothing of the kind.
     """
     compared = type(settings).model_fields.keys() - {"seed", "epochs"}
 
@@ -101,30 +89,20 @@ def expected_seconds(settings: Settings, stored: Iterable[Run], device: str) -> 
     return float(nearest.provenance["seconds"]) * max(ours, 1) / max(theirs, 1)
 
 
-def _one_after_the_other(
-    wanted: Sequence[Settings], compute: Callable[[Settings], Run]
-) -> Iterator[Run]:
-    """Runs in their order; a failed one keeps back those that need it."""
-    failed: dict[Settings, Exception] = {}
-    for settings in wanted:
-        if broken := needed(settings) & failed.keys():
-            failed[settings] = failed[broken.pop()]
-            continue
+class _Here(Executor):
+    """Computes at once, in this process."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
+        done: Future[Any] = Future()
         try:
-            stored = compute(settings)
-        except OutOfTime:
-            raise
+            done.set_result(function(*args, **options))
         except Exception as error:
-            logger.exception("%s failed", settings.describe())
-            failed[settings] = error
-        else:
-            yield stored
-    if failed:
-        raise next(iter(failed.values()))
+            done.set_exception(error)
+        return done
 
 
 def _side_by_side(
-    pool: ProcessPoolExecutor,
+    pool: Executor,
     jobs: int,
     wanted: Sequence[Settings],
     compute: Callable[[Settings], Run],
@@ -137,7 +115,7 @@ def _side_by_side(
     failed: list[Exception] = []
     late: OutOfTime | None = None
     while True:
-        ready += order.get_ready()
+        ready = sorted([*ready, *order.get_ready()], key=wanted.index)
         for settings in [] if late else list(ready):
             in_use = {one.checkpoint_key for one in running.values()}
             if len(running) < jobs and settings.checkpoint_key not in in_use:

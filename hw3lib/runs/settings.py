@@ -7,12 +7,12 @@ import dataclasses
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
@@ -21,26 +21,15 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class RunError(RuntimeError):
-    """A stored run is unreadable, incomplete, or not what was asked for.
+    """A stored run is unreadable, incomplete, or not what was asked for."""
 
-    Example:
-        >>> from hw3lib import runs
-        >>> runs.read(Path("nothing-here.json"))
-        Traceback (most recent call last):
-            ...
-        hw3lib.runs.settings.RunError: ...
-    """
+
+class NotInstalledError(RunError):
+    """A stored run is of an experiment that no installed package has."""
 
 
 class OutOfTime(Exception):
-    """The time budget ends before the next step would; what is done is in the checkpoint.
-
-    Example:
-        >>> raise OutOfTime("the next epoch would end too late")
-        Traceback (most recent call last):
-            ...
-        hw3lib.runs.settings.OutOfTime: the next epoch would end too late
-    """
+    """The time budget ends before the next step would; what is done is in the checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +40,6 @@ class Context:
         device: torch's name of the device; None picks one.
         checkpoint: file that an interrupted computation resumes from.
         deadline: `time.monotonic()` by which to stop.
-
-    Example:
-        >>> Context(device="cpu").checkpoint is None
-        True
     """
 
     device: str | None = None
@@ -67,16 +52,12 @@ class Outcome:
     """What a computation returns, before it is stored.
 
     Attributes:
-        results: numbers, strings and lists that JSON can hold.
+        results: numbers, strings and lists that JSON can hold; numbers may be NumPy's or torch's.
         arrays: larger tables.
         weights: model weights.
         data: checksum of the data set.
         device: name of the device that computed it.
         seconds: time over all resumptions, where the computation knows it.
-
-    Example:
-        >>> Outcome(results={"mean": 0.5}, data="", device="cpu").arrays
-        {}
     """
 
     results: dict[str, Any]
@@ -122,12 +103,16 @@ class Settings(BaseModel, ABC):
     @classmethod
     def _is_no_bool(cls, value: Any, info: ValidationInfo) -> Any:
         """Yes and no are no numbers, though pydantic takes them for 1 and 0."""
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (
-            int,
-            float,
-        ):
+        kinds = list(_kinds(cls.model_fields[str(info.field_name)].annotation))
+        if _has_bool(value) and bool not in kinds and (int in kinds or float in kinds):
             raise ValueError("Input should be a number")
         return value
+
+    @field_validator("*")
+    @classmethod
+    def _has_one_zero(cls, value: Any) -> Any:
+        """-0.0 equals 0.0, so that both have one key."""
+        return _unsigned(value)
 
     @field_validator("seed", check_fields=False)
     @classmethod
@@ -232,8 +217,35 @@ class Settings(BaseModel, ABC):
 
     def changed(self, **changes: Any) -> Self:
         """The same settings with some replaced; unlike `model_copy`, they are validated."""
-        current = {name: getattr(self, name) for name in type(self).model_fields}
-        return type(self)(**current | changes)
+        return type(self)(**dict(self) | changes)
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """What an annotation is made of, such as `int` in `tuple[int, ...]`."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _kinds(part)
+
+
+def _has_bool(value: Any) -> bool:
+    return (
+        any(map(_has_bool, value)) if isinstance(value, list | tuple) else isinstance(value, bool)
+    )
+
+
+def _unsigned(value: Any) -> Any:
+    """The same with 0.0 for -0.0, also within tuples."""
+    if type(value) is tuple:
+        return tuple(map(_unsigned, value))
+    return value + 0.0 if isinstance(value, float) else value
+
+
+def within(settings: Settings) -> Iterator[Settings]:
+    """The settings among settings: the runs that a run is made from."""
+    for _, value in settings:
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Settings):
+                yield part
 
 
 def _written(value: Any, dumped: Any) -> Any:

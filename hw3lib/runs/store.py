@@ -15,8 +15,8 @@ import logging
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,7 +28,14 @@ from safetensors.numpy import load_file, save_file
 
 from hw3lib.files import acquire, remove_parts, sealed, sha256, unsealed, user_folder, write_whole
 from hw3lib.runs.provenance import commit, provenance
-from hw3lib.runs.settings import Context, Outcome, OutOfTime, RunError, Settings
+from hw3lib.runs.settings import (
+    Context,
+    NotInstalledError,
+    Outcome,
+    OutOfTime,
+    RunError,
+    Settings,
+)
 
 logger = logging.getLogger("hw3lib")
 
@@ -36,6 +43,9 @@ PUBLISHED = Path(__file__).parents[1] / "published"
 
 CANARY_TOLERANCE = 1e-3
 """Largest relative difference that processors and torch versions may make to a canary."""
+
+REMEDY = "rerun it with `hw3 reproduce` if it ships, with `runs.compute(settings)` if not"
+"""For a run that is stale."""
 
 _outer: ContextVar[Context | None] = ContextVar("outer", default=None)
 """Of the run that is being computed, for those that it needs on its way."""
@@ -52,12 +62,6 @@ class Run:
         canary: see `Settings.canary`, as of when it was computed.
         path: its JSON file.
         files: SHA-256 of the files beside it, by suffix.
-
-    Example:
-        >>> from hw3lib import TrainVAE
-        >>> one = run(TrainVAE())
-        >>> one.published, one.key == one.settings.key
-        (True, True)
     """
 
     settings: Settings
@@ -113,7 +117,7 @@ class Run:
         if data and made_from and data != made_from:
             raise RunError(
                 f"{self.settings.describe()} is stale: it was made from data with checksum "
-                f"{made_from}, which are now {data}; rerun it with `hw3 reproduce`"
+                f"{made_from}, which are now {data}; {REMEDY}"
             )
         now = np.asarray(self.settings.canary())
         then = np.asarray(self.canary)
@@ -124,7 +128,7 @@ class Run:
             raise RunError(
                 f"{self.settings.describe()} is stale: the canary was {then.tolist()} and is now "
                 f"{now.tolist()}. The code computes something else than when the run was stored; "
-                "rerun it with `hw3 reproduce`, or undo the change"
+                f"{REMEDY}, or undo the change"
             )
         return difference
 
@@ -135,17 +139,15 @@ def cache_dir() -> Path:
 
 
 def find(settings: Settings, *, weights: bool = False) -> Run | None:
-    """The stored run with these settings, published or cached, or None.
-
-    Args:
-        settings: what to look for.
-        weights: accept only a run that is stored with its weights.
-    """
+    """The stored run with these settings, published or cached, or None; see `copies`."""
     return next(copies(settings, weights=weights), None)
 
 
 def copies(settings: Settings, *, weights: bool = False) -> Iterator[Run]:
-    """The stored runs with these settings: the published one, then the cached one."""
+    """The stored runs with these settings: the published one, then the cached one.
+
+    With `weights` only those that are stored with their weights.
+    """
     for root in (PUBLISHED, cache_dir()):
         path = _path(root, settings)
         if path.exists():
@@ -174,14 +176,23 @@ def run(
             the same, and stop by the same deadline.
         deadline: `time.monotonic()` by which to stop.
 
+    Raises:
+        RunError: there are no weights, since the experiment gave none; else as `compute`.
+
     Example:
         >>> from hw3lib import TrainVAE
         >>> trained = run(TrainVAE(seed=0))  # ships with the package
         >>> trained.settings.seed, trained.published
         (0, True)
     """
-    found = find(settings, weights=weights)
-    return found or compute(settings, device=device, deadline=deadline)
+    # Where a run is published its weights may be left out; one in the cache has all that it gave.
+    found = find(settings, weights=weights) or next(
+        (one for one in copies(settings) if weights and not one.published), None
+    )
+    found = found or compute(settings, device=device, deadline=deadline)
+    if weights and not found.has_weights:
+        raise RunError(f"{settings.describe()} has no weights: its experiment gave none")
+    return found
 
 
 def compute(settings: Settings, *, device: str | None = None, deadline: float | None = None) -> Run:
@@ -191,23 +202,23 @@ def compute(settings: Settings, *, device: str | None = None, deadline: float | 
 
     Raises:
         OutOfTime: the deadline came first.
-        RunError: the result cannot be stored; this is tried before anything is computed.
-
-    Example:
-        >>> from hw3lib import TrainVAE
-        >>> stored = compute(TrainVAE(dataset="digits", epochs=0, num_filters=4))
-        >>> stored.published
-        False
+        RunError: the result cannot be stored; whether the folder can be written is tried before
+            anything is computed.
+        TypeError: the experiment's `compute` returned no `Outcome`.
     """
     path = _path(cache_dir(), settings)
     canary = settings.canary()
-    checkpoint = checkpoint_path(settings, canary)
+    checkpoint, name = checkpoint_path(settings, canary), settings.describe()
     if outer := _outer.get():
         device = outer.device if device is None else device
         deadline = outer.deadline if deadline is None else deadline
+    left = -1 if deadline is None else max(0.0, deadline - time.monotonic())
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock, waited = _locked(settings, checkpoint, deadline)
+        try:
+            lock, waited = acquire(checkpoint.with_suffix(".lock"), f"computes {name}", left)
+        except TimeoutError as error:
+            raise OutOfTime(f"another process still computes {name}") from error
     with lock:
         if waited and path.exists() and (theirs := read(path)).canary == canary:
             return theirs
@@ -215,37 +226,29 @@ def compute(settings: Settings, *, device: str | None = None, deadline: float | 
         remove_parts(checkpoint)
         started, code = time.monotonic(), commit()
         context = Context(device, checkpoint, deadline)
-        with settings.environment(), _within(context):
-            outcome = settings.compute(context)
+        outcome = copy_context().run(_computed, settings, context)
         seconds = outcome.seconds or time.monotonic() - started
+        made = provenance(outcome, seconds, code)
+        made["data"] = outcome.data or settings.data_checksum() or ""
         with _writing(path, checkpoint):
-            _store(settings, outcome, canary, provenance(outcome, seconds, code), path)
+            _store(settings, outcome, canary, made, path)
         if settings.checkpoint_key == settings.key:
             # No longer run goes on from it, and a later computation must not take it for its own.
             checkpoint.unlink(missing_ok=True)
     return read(path)
 
 
-@contextmanager
-def _within(context: Context) -> Iterator[None]:
-    """What is computed in the block is so for the run of this context."""
-    token = _outer.set(context)
-    try:
-        yield
-    finally:
-        _outer.reset(token)
-
-
-def _locked(
-    settings: Settings, checkpoint: Path, deadline: float | None
-) -> tuple[AbstractContextManager[Any], bool]:
-    """The lock of a run, see `acquire`; raises OutOfTime if another holds it too long."""
-    left = -1 if deadline is None else max(0.0, deadline - time.monotonic())
-    name = settings.describe()
-    try:
-        return acquire(checkpoint.with_suffix(".lock"), f"computes {name}", left)
-    except TimeoutError as error:
-        raise OutOfTime(f"another process still computes {name}") from error
+def _computed(settings: Settings, context: Context) -> Outcome:
+    """What a run gives; those that it needs on its way find its context in `_outer`."""
+    _outer.set(context)
+    with settings.environment():
+        outcome = settings.compute(context)
+    if not isinstance(outcome, Outcome):
+        raise TypeError(
+            f"{type(settings).__name__}.compute returned {type(outcome).__name__}; a run is stored "
+            'from an `Outcome`, such as `runs.Outcome({"mean": 0.5})`'
+        )
+    return outcome
 
 
 @contextmanager
@@ -287,19 +290,35 @@ def _store(
         files["safetensors"] = write_whole(
             path.with_suffix(".safetensors"), lambda part: save_file(dict(outcome.weights), part)
         )
-    content = {
-        "experiment": settings.experiment,
-        "settings": settings.written(),
-        "results": outcome.results,
-        "canary": canary,
-        "provenance": made | settings.remarks(),
-        "sha256": files,
-    }
     try:
-        text = sealed(content)
+        text = sealed(
+            {
+                "experiment": settings.experiment,
+                "settings": settings.written(),
+                "results": _plain(outcome.results, "results"),
+                "canary": canary,
+                "provenance": made | settings.remarks(),
+                "sha256": files,
+            }
+        )
     except (TypeError, ValueError) as error:
         raise RunError(f"{settings.describe()} gave what no JSON file holds: {error}") from error
     write_whole(path, partial(Path.write_text, data=text, encoding="utf-8"))
+
+
+def _plain(value: Any, name: str) -> Any:
+    """A result as JSON holds it; `name` says in an error which it is."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one, f"{name}.{key}") for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one, f"{name}[{place}]") for place, one in enumerate(value)]
+    if getattr(value, "ndim", None) == 0:  # a number of NumPy or of torch
+        value = value.item()
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} is {value!r} ({error})") from None
+    return value
 
 
 def publish(settings: Settings, *, weights: bool) -> Run:
@@ -307,13 +326,6 @@ def publish(settings: Settings, *, weights: bool) -> Run:
 
     Raises:
         RunError: the run is not in the cache, or was altered there.
-
-    Example:
-        >>> from hw3lib import TrainVAE
-        >>> publish(TrainVAE(seed=987), weights=False)
-        Traceback (most recent call last):
-            ...
-        hw3lib.runs.settings.RunError: ...
     """
     source, target = _path(cache_dir(), settings), _path(PUBLISHED, settings)
     if not source.exists():
@@ -334,16 +346,22 @@ def publish(settings: Settings, *, weights: bool) -> Run:
     return read(target)
 
 
-def read(path: Path) -> Run:
+def read(path: str | Path) -> Run:
     """Read a stored run.
 
     Raises:
         RunError: the file is damaged or was altered, a file beside it is missing or was altered,
             or its settings are not of this version.
+        NotInstalledError: no installed package has its experiment.
     """
+    path = Path(path)
     try:
         content = unsealed(path)
-        settings = Settings.named(content["experiment"])(**content["settings"])
+        try:
+            kind = Settings.named(content["experiment"])
+        except ValueError as error:
+            raise NotInstalledError(f"{path} is of another package: {error}") from error
+        settings = kind(**content["settings"])
         results, made, canary = (content[k] for k in ("results", "provenance", "canary"))
         stored = Run(settings, results, made, canary, path, content["sha256"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -361,11 +379,6 @@ def published_seeds(settings: Settings, seeds: Iterable[int] = range(10)) -> lis
     """The run with these settings, computed if need be, then the published ones of other seeds.
 
     What only this machine has in its cache is left out, so that the list is the same everywhere.
-
-    Example:
-        >>> from hw3lib import TrainVAE
-        >>> [one.settings.seed for one in published_seeds(TrainVAE())][:3]
-        [0, 1, 2]
     """
     asked = run(settings)
     others = (settings.reseeded(seed) for seed in seeds)
@@ -387,11 +400,20 @@ def stored_runs(root: str | Path | None = None) -> Iterator[Run]:
     Raises:
         RunError: there is no such folder.
     """
+    foreign: list[str] = []
     for path in stored_files(root):
         try:
             yield read(path)
+        except NotInstalledError:
+            foreign.append(path.parent.name)
         except RunError as error:
             logger.warning("%s", error)
+    if foreign:
+        names = ", ".join(sorted({*foreign}))
+        logger.warning(
+            "%d runs of experiments that are not installed (%s): see \"Your own experiment\"",
+            len(foreign), names,
+        )  # fmt: skip
 
 
 def _path(root: Path, settings: Settings) -> Path:

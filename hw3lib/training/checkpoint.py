@@ -30,10 +30,13 @@ HEAD = b"hw3lib checkpoint\n"
 FOREIGN = b"PK"
 """How a file of `torch.save` begins, which somebody else has written."""
 
+SCHEDULE = ("total_steps", "step_size", "gamma", "T_max", "total_iters")
+"""What a scheduler is made with, and what loading its state would silently replace."""
+
 ANOTHER_FILE = "pass another checkpoint file, or remove it to start over"
 
 
-def save(path: Path, content: Any) -> None:
+def save(path: Path | str, content: Any) -> None:
     """Write what `torch.save` can, with a digest; the old file or the new one is there, whole.
 
     Example:
@@ -43,6 +46,7 @@ def save(path: Path, content: Any) -> None:
         ...     load(Path(folder) / "state.pt")
         {'epoch': 3}
     """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -51,8 +55,11 @@ def save(path: Path, content: Any) -> None:
     write_whole(path, lambda part: part.write_bytes(HEAD + digest + payload))
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> Any:
+def load(path: Path | str, device: torch.device | str = "cpu") -> Any:
     """What `save` wrote, on a device; None if there is no file.
+
+    Of a training's checkpoint, also of an interrupted one, `load("run.pt")["model"]` is the last
+    state of the model, and `load("run.pt")["progress"]["best_state"]` the best one.
 
     A damaged file is set aside beside its place, the log says so, and None is returned too: what
     it held is lost, but a new start is not barred.
@@ -64,6 +71,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> Any:
         >>> load(Path("nothing-here.pt")) is None
         True
     """
+    path = Path(path)
     if not path.exists():
         return None
     content = path.read_bytes()
@@ -110,7 +118,9 @@ class Keeper:
         self.parts, self.epochs, self.seconds = parts, epochs, seconds
         groups = parts.optimizer.param_groups
         rates = [float(group.get("initial_lr", group["lr"])) for group in groups]
-        self._asked = dict(asked or {}) | {"learning rates": rates}
+        numbers = {n: getattr(parts.scheduler, n, None) for n in SCHEDULE}
+        schedule = {name: number for name, number in numbers.items() if number is not None}
+        self._asked = {"learning rates": rates} | dict(asked or {}) | {"schedule": schedule}
         self._why_not = "it was given no checkpoint file"
         self._held = 0  # epochs in the file
         self._latest: tuple[Progress, dict[str, Any]] | None = None  # not in the file yet
@@ -149,6 +159,9 @@ class Keeper:
         for state in (progress.best_state, *progress.snapshots.values()):
             state.update({key: value.cpu() for key, value in state.items()})
         self._held = progress.epoch
+        if progress.epoch == self.epochs:
+            held = f"already holds {progress.epoch} of {self.epochs} epochs"
+            logger.info("nothing to do: %s %s", self.path, held)
         return progress
 
     def keep(self, progress: Progress, *, now: bool = False) -> None:

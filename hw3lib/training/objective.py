@@ -10,7 +10,11 @@ from torch import Tensor
 
 
 class Scored(Protocol):
-    """What every objective has."""
+    """What every objective has.
+
+    It may have an attribute `identity`, too: what it is, as a dictionary of plain values, such as
+    {"defense": "Standard()"}. `fit` goes on from a checkpoint only if they are the same.
+    """
 
     @property
     def metrics(self) -> tuple[str, ...]:

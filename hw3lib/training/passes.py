@@ -54,13 +54,12 @@ class Passes:
         rows, examples = [], 0
         for batch in self._batches(epoch):
             self.step(*batch)
-            self.parts.advance()
             assert self.sums is not None
             rows.append(self.sums.clone())
             examples += len(batch[0])
             after_step()
         if not examples:
-            raise ValueError(f"epoch {epoch} has no batch; are there at least two examples?")
+            raise ValueError(f"epoch {epoch} has no batch: no examples, or an iterator used up")
         # All that is read from the device, once an epoch; float64 on the host, which not every
         # device has.
         return self._means(torch.stack(rows).tolist(), examples, epoch)
@@ -91,7 +90,7 @@ class Passes:
         if isinstance(self.objective, Streamed):
             return self.objective.num_batches(self.batch_size)
         if self.batch_size is None or self.batch_size < 1:
-            raise ValueError(f"batch_size={self.batch_size}: need at least 1")
+            raise ValueError(f"batch_size={self.batch_size}: need at least 1 example in a step")
         return -(-self.objective.num_examples // self.batch_size)
 
     def _batches(self, epoch: int) -> Iterable[tuple[Tensor, ...]]:

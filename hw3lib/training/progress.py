@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+logger = logging.getLogger("hw3lib")
 
 State = dict[str, Tensor]
 
@@ -37,6 +40,10 @@ class Progress:
     snapshots: dict[int, State] = field(default_factory=dict)
     seconds: float = 0.0
 
+    def load_best(self, model: nn.Module) -> None:
+        """Give a model the weights of the best epoch; `fit` leaves the last ones in it."""
+        model.load_state_dict(self.best_state)
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -64,6 +71,24 @@ class Parts:
         if first is None:
             raise ValueError("the model has no parameters, so there is nothing to train")
         return first.device
+
+    def check(self) -> None:
+        """Warn of parameters that the optimizer lacks.
+
+        Raises:
+            ValueError: it lacks all that are not frozen.
+        """
+        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        free = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        lacking = [name for name, parameter in free.items() if id(parameter) not in held]
+        if len(lacking) == len(free):
+            raise ValueError(
+                "the optimizer has none of this model's parameters that require a gradient, so "
+                "nothing would be trained; unfreeze some, and pass model.parameters() to it"
+            )
+        if lacking:
+            told = f"{len(lacking)} of the model's {len(free)} trainable parameters"
+            logger.warning("the optimizer lacks %s, such as %s: they stay", told, lacking[0])
 
     def state(self) -> dict[str, Any]:
         """The states of all parts, by name."""

@@ -19,9 +19,22 @@ Example:
     torch.Size([4])
     >>> vae.sample_pixels(logits, generator=rng).dtype
     torch.uint8
-    >>> model = vae.VAE(latent_dim=2)
+    >>> vae.mean_image(logits).shape
+    torch.Size([4, 28, 28])
+
+    >>> model: vae.LatentModel = vae.VAE(latent_dim=2)  # whatever has encode and log_likelihood
+    >>> terms = vae.elbo_terms(model, x, torch.randn(4, 2, generator=rng))
+    >>> isinstance(terms, vae.ElboTerms), terms.nll.shape, terms.kl.shape
+    (True, torch.Size([4]), torch.Size([4, 2]))
+    >>> list(vae.evaluate_elbo(model, x, torch.zeros(4, 2)))
+    ['nll', 'kl', 'bpd']
     >>> vae.importance_weighted_bound(model, x, [1, 8], rng).shape
     torch.Size([4, 2])
+    >>> codes = torch.tensor([[0.0, 0.0], [1.0, 0.01]])
+    >>> vae.active_dims(codes), vae.active_units(codes)
+    (tensor([ True, False]), 1)
+    >>> round(vae.bits_per_dim(300.0), 3), round(float(vae.log_normal(torch.zeros(1))), 4)
+    (0.552, -0.9189)
 """
 
 from hw3lib.vae.bounds import (

@@ -25,19 +25,7 @@ Nats = TypeVar("Nats", float, Tensor, NDArray[Any])
 
 
 class LatentModel(Protocol):
-    """A latent-variable model with prior N(0, I) and a Gaussian encoder.
-
-    Example:
-        >>> import torch
-        >>> class Constant:
-        ...     # Every image has the same codes, and every code the same likelihood.
-        ...     def encode(self, x):
-        ...         return torch.zeros(len(x), 2), torch.zeros(len(x), 2)
-        ...     def log_likelihood(self, x, z):
-        ...         return torch.full((len(x),), -3.0)
-        >>> elbo_terms(Constant(), torch.zeros(2, 28, 28), torch.zeros(2, 2)).elbo
-        tensor([-3., -3.])
-    """
+    """A latent-variable model with prior N(0, I) and a Gaussian encoder."""
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -51,14 +39,6 @@ class ElboTerms:
     Attributes:
         nll: (N,) reconstruction term, -log p(x|z) in nats.
         kl: (N, D) KL(q(z|x) || p(z)) in nats, per latent dimension.
-
-    Example:
-        >>> import torch
-        >>> terms = ElboTerms(nll=torch.tensor([10.0]), kl=torch.tensor([[1.0, 2.0]]))
-        >>> terms.elbo
-        tensor([-13.])
-        >>> float(terms.loss(beta=0.5))
-        11.5
     """
 
     nll: Tensor
@@ -80,38 +60,17 @@ def gaussian_kl(mean: Tensor, log_std: Tensor) -> Tensor:
 
 
 def log_normal(z: Tensor, mean: Tensor | float = 0.0, log_std: Tensor | float = 0.0) -> Tensor:
-    """log N(z; mean, diag(std^2)) in nats, summed over the last axis.
-
-    Example:
-        >>> import torch
-        >>> round(float(log_normal(torch.zeros(1))), 4)
-        -0.9189
-    """
+    """log N(z; mean, diag(std^2)) in nats, summed over the last axis."""
     log_std = torch.as_tensor(log_std, dtype=z.dtype, device=z.device)
     standardised = (z - mean) * (-log_std).exp()
     return (-0.5 * standardised.square() - log_std - 0.5 * LOG_2PI).sum(-1)
 
 
 def elbo_terms(model: LatentModel, x: Tensor, noise: Tensor) -> ElboTerms:
-    """Both terms of the ELBO with one reparameterised sample z = mean + std * noise.
-
-    Args:
-        model: the latent-variable model.
-        x: (N, ...) images.
-        noise: (N, D) standard normal numbers.
+    """Both terms of the ELBO of images (N, ...) with samples z = mean + std * noise.
 
     Raises:
-        ValueError: the noise has another shape.
-
-    Example:
-        >>> import torch
-        >>> from hw3lib.vae import LinearGaussian
-        >>> rng = torch.Generator().manual_seed(0)
-        >>> model = LinearGaussian.random(data_dim=3, latent_dim=1, generator=rng)
-        >>> x, z = model.sample(5, rng)
-        >>> terms = elbo_terms(model, x, torch.zeros_like(z))
-        >>> terms.nll.shape, terms.kl.shape
-        (torch.Size([5]), torch.Size([5, 1]))
+        ValueError: the noise, standard normal numbers, is not (N, D).
     """
     mean, log_std = model.encode(x)
     if noise.shape != mean.shape:
@@ -125,22 +84,17 @@ def elbo_terms(model: LatentModel, x: Tensor, noise: Tensor) -> ElboTerms:
 
 
 def bits_per_dim(nats: Nats, num_dims: int = 28 * 28) -> Nats:
-    """Nats per image to bits per dimension: nats / (ln 2 * num_dims).
-
-    Example:
-        >>> round(bits_per_dim(300.0), 3)
-        0.552
-    """
+    """Nats per image to bits per dimension: nats / (ln 2 * num_dims)."""
     return nats / (math.log(2) * num_dims)
 
 
-def ascending(num_samples: Sequence[int]) -> tuple[int, ...]:
-    """The values of K as they are.
+def ascending(num_samples: Sequence[int] | int) -> tuple[int, ...]:
+    """The values of K, or the only one.
 
     Raises:
         ValueError: there are none, they do not ascend, or one is below 1.
     """
-    ks = tuple(num_samples) if isinstance(num_samples, Iterable) else ()
+    ks = tuple(num_samples) if isinstance(num_samples, Iterable) else (num_samples,)
     if not ks or ks[0] < 1 or list(ks) != sorted(set(ks)):
         raise ValueError(
             f"num_samples={num_samples!r}: give one or more ascending values of at least 1"
@@ -152,7 +106,7 @@ def ascending(num_samples: Sequence[int]) -> tuple[int, ...]:
 def importance_weighted_bound(
     model: LatentModel,
     x: Tensor,
-    num_samples: Sequence[int],
+    num_samples: Sequence[int] | int,
     generator: torch.Generator,
     *,
     rows: int = 2048,
@@ -164,13 +118,18 @@ def importance_weighted_bound(
     Args:
         model: the latent-variable model.
         x: (N, ...) images.
-        num_samples: the values of K, see `ascending`.
+        num_samples: the values of K, ascending, or one.
         generator: CPU generator of the noise.
         rows: decoder rows in flight; memory does not depend on K or N beyond it.
 
     Returns:
-        (N, len(num_samples)) in nats.
+        (N, len(num_samples)) in nats; (N, 1) for one K.
+
+    Raises:
+        ValueError: there are no images, or K does not ascend from 1 or above.
     """
+    if not len(x):
+        raise ValueError("there are no images, so nothing has a bound")
     ks = ascending(num_samples)
     mean, log_std = (_at_least_float32(t) for t in model.encode(x))
     n = len(mean)
@@ -209,28 +168,12 @@ def _log_weights(
 
 
 def active_dims(mean: Tensor, threshold: float = ACTIVE_VARIANCE) -> Tensor:
-    """Which latent dimensions' posterior means vary over the data, (D,) (Burda et al. 2016).
-
-    Args:
-        mean: (N, D) posterior means of a data set.
-        threshold: what the variance of an active dimension's mean exceeds.
-
-    Example:
-        >>> import torch
-        >>> active_dims(torch.tensor([[0.0, 0.0], [1.0, 0.01]]))
-        tensor([ True, False])
-    """
+    """Where the variance of posterior means (N, D) is larger, (D,) (Burda et al. 2016)."""
     return mean.var(0) > threshold
 
 
 def active_units(mean: Tensor, threshold: float = ACTIVE_VARIANCE) -> int:
-    """How many latent dimensions are active, see `active_dims`.
-
-    Example:
-        >>> import torch
-        >>> active_units(torch.tensor([[0.0, 0.0], [1.0, 0.01]]))
-        1
-    """
+    """How many latent dimensions are active, see `active_dims`."""
     return int(active_dims(mean, threshold).sum())
 
 

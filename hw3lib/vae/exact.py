@@ -36,16 +36,11 @@ class LinearGaussian:
 
     @classmethod
     def random(
-        cls,
-        data_dim: int,
-        latent_dim: int,
-        generator: torch.Generator,
-        noise_std: float = 0.5,
-        dtype: torch.dtype = torch.float64,
+        cls, data_dim: int, latent_dim: int, generator: torch.Generator, noise_std: float = 0.5
     ) -> LinearGaussian:
-        """A model with standard normal weights and biases."""
-        weight = torch.randn(data_dim, latent_dim, generator=generator, dtype=dtype)
-        bias = torch.randn(data_dim, generator=generator, dtype=dtype)
+        """A model in float64 with standard normal weights and biases."""
+        weight = torch.randn(data_dim, latent_dim, generator=generator, dtype=torch.float64)
+        bias = torch.randn(data_dim, generator=generator, dtype=torch.float64)
         return cls(weight, bias, noise_std)
 
     def sample(self, num: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

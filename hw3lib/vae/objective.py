@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from hw3lib.data import generator
 from hw3lib.vae.bounds import bits_per_dim, elbo_terms
 from hw3lib.vae.model import VAE
 
@@ -16,10 +17,12 @@ class ElboObjective:
 
     Args:
         train, val: (N, 28, 28) uint8 grey levels 0..15, on the model's device.
-        val_noise: (len(val), D) the noise that every validation uses, on the same device.
+        val_noise: (len(val), D) the noise that every validation uses, on the same device; or D, to
+            draw it, always the same.
         beta: weight of the KL term.
 
     Raises:
+        TypeError: the images are no tensors.
         ValueError: beta is negative or NaN.
 
     Example:
@@ -27,7 +30,7 @@ class ElboObjective:
         >>> rng = torch.Generator().manual_seed(0)
         >>> images = torch.randint(16, (8, 28, 28), generator=rng).to(torch.uint8)
         >>> model = VAE(latent_dim=2, num_filters=4)
-        >>> objective = ElboObjective(images, images, torch.randn(8, 2, generator=rng), beta=0.5)
+        >>> objective = ElboObjective(images, images, 2, beta=0.5)
         >>> optimizer = torch.optim.Adam(model.parameters())
         >>> progress = fit(model, objective, optimizer, epochs=1, seed=0, batch_size=4)
         >>> sorted(progress.history[1])
@@ -36,9 +39,20 @@ class ElboObjective:
 
     metrics = ("nll", "kl")
 
-    def __init__(self, train: Tensor, val: Tensor, val_noise: Tensor, beta: float = 1.0) -> None:
+    def __init__(
+        self, train: Tensor, val: Tensor, val_noise: Tensor | int, beta: float = 1.0
+    ) -> None:
         if not beta >= 0:
             raise ValueError(f"beta={beta}: the weight of the KL term cannot be negative or NaN")
+        for images in (train, val):
+            if not isinstance(images, Tensor):
+                raise TypeError(
+                    f"images are a {type(images).__name__}; they must be one tensor of grey levels "
+                    "(N, 28, 28), such as `torch.cat([x for x, _ in loader])`"
+                )
+        if isinstance(val_noise, int):
+            rng = generator(0, "validation noise")
+            val_noise = torch.randn(len(val), val_noise, generator=rng).to(val.device)
         self.train, self.val, self.val_noise, self.beta = train, val, val_noise, beta
         self.num_examples = len(train)
 
@@ -64,12 +78,11 @@ def evaluate_elbo(
 
     Every image has equal weight, also those of a ragged last batch.
 
-    Example:
-        >>> images = torch.zeros(4, 28, 28, dtype=torch.uint8)
-        >>> scores = evaluate_elbo(VAE(latent_dim=2, num_filters=4), images, torch.zeros(4, 2))
-        >>> list(scores)
-        ['nll', 'kl', 'bpd']
+    Raises:
+        ValueError: there are no images.
     """
+    if not len(images):
+        raise ValueError("there are no images to evaluate")
     nll, kl = [], []
     for x, e in zip(images.split(batch_size), noise.split(batch_size), strict=True):
         terms = elbo_terms(model, x, e)
@@ -77,4 +90,5 @@ def evaluate_elbo(
         kl.append(terms.kl.flatten())
     # Added in float64 on the host, which not every device has.
     mean_nll, mean_kl = (math.fsum(torch.cat(part).tolist()) / len(images) for part in (nll, kl))
-    return {"nll": mean_nll, "kl": mean_kl, "bpd": bits_per_dim(mean_nll + mean_kl)}
+    bpd = bits_per_dim(mean_nll + mean_kl, images[0].numel())
+    return {"nll": mean_nll, "kl": mean_kl, "bpd": bpd}

@@ -47,7 +47,7 @@ def log_ratios(mean: Tensor, log_std: Tensor, log_prior: LogDensity, noise: Tens
 
 
 def kl_by_quadrature(
-    mean: Tensor, log_std: Tensor, log_prior: LogDensity, points: int = 401, width: float = 10.0
+    mean: Tensor, log_std: Tensor, log_prior: LogDensity, points: int = 401
 ) -> float:
     """KL(q || p) in nats by the trapezoidal rule, for q = N(mean, diag std^2) in few dimensions.
 
@@ -56,8 +56,7 @@ def kl_by_quadrature(
     Args:
         mean, log_std: (D,), D of 1 or 2, in float64.
         log_prior: log p(z).
-        points: of the grid along each dimension.
-        width: the grid spans this many standard deviations of q to each side.
+        points: of the grid along each dimension; it spans ten standard deviations of q each way.
 
     Raises:
         ValueError: D is neither 1 nor 2.
@@ -65,7 +64,7 @@ def kl_by_quadrature(
     (dims,) = mean.shape
     if dims not in (1, 2):
         raise ValueError(f"a grid over D={dims} dimensions is not feasible; D must be 1 or 2")
-    ticks = torch.linspace(-width, width, points, dtype=torch.float64)
+    ticks = torch.linspace(-10, 10, points, dtype=torch.float64)
     noise = torch.stack(torch.meshgrid(*[ticks] * dims, indexing="ij"), -1)
     ratio = log_ratios(mean.double(), log_std.double(), log_prior, noise)
     integral = (log_normal(noise).exp() * ratio).numpy()

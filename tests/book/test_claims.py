@@ -103,50 +103,58 @@ def test_an_expression_knows_no_name_that_it_is_not_given():
         claims.evaluate("[[open for open in xs], open('x')]", {"xs": [1]}.__getitem__)
 
 
-def judged_on(*values):
+def measured_on(*values):
     seeds = [{"x": value}.__getitem__ for value in values]
-    return claims.Judgement(claim(), claims.measure(claim().evidence, seeds))
+    return claims.measure(claim().evidence, seeds)
+
+
+def judged_on(*values):
+    return claims.Judgement(claim(), measured_on(*values))
 
 
 def test_one_seed_gives_the_interval_over_what_was_measured():
     judged = judged_on(np.array([1.0, 2.0, 3.0]))
-    assert (judged.seeds, judged.quantity.n, judged.verdict) == (1, 3, "undecided")
+    assert (judged.measured.seeds, judged.measured.quantity.n, judged.verdict) == (
+        1,
+        3,
+        "undecided",
+    )
     assert judged_on(2.0).verdict == "holds"
 
 
 def test_a_share_of_images_has_wilsons_interval():
     share = np.array([1.0] * 300 + [0.0] * 700)
-    quantity, wilson = judged_on(share).quantity, stats.proportion(300, 1000)
+    quantity, wilson = measured_on(share).quantity, stats.proportion(300, 1000)
     assert (quantity.low, quantity.high) == pytest.approx((wilson.low, wilson.high), abs=1e-3)
-    assert judged_on(np.zeros(10)).quantity.high > 0  # none of ten is not certainly none
-    assert judged_on(np.ones(10)).quantity.low < 1
-    assert judged_on(np.array([0.0, 2.0, 2.0])).quantity.value == pytest.approx(4 / 3)  # no share
+    assert measured_on(np.zeros(10)).quantity.high > 0  # none of ten is not certainly none
+    assert measured_on(np.ones(10)).quantity.low < 1
+    assert measured_on(np.array([0.0, 2.0, 2.0])).quantity.value == pytest.approx(4 / 3)  # no share
 
 
 def test_several_seeds_of_a_number_give_the_interval_over_seeds():
-    judged = judged_on(1.0, 3.0, 4.0)
-    assert judged.seeds == 3
-    assert judged.quantity == stats.mean_interval([1.0, 3.0, 4.0])
+    measured = measured_on(1.0, 3.0, 4.0)
+    assert measured.seeds == 3
+    assert measured.quantity == stats.mean_interval([1.0, 3.0, 4.0])
 
 
 @pytest.mark.parametrize("as_intervals", [False, True])
 def test_seeds_that_agree_on_a_few_images_are_still_unsure_of_others(as_intervals):
     right = np.array([1.0] * 30 + [0.0] * 10)
     value = stats.proportion(30, 40) if as_intervals else right
-    quantity, alone = judged_on(value, value, value).quantity, stats.proportion(30, 40)
+    quantity, alone = measured_on(value, value, value).quantity, stats.proportion(30, 40)
     assert quantity.value == alone.value
     assert quantity.high - quantity.low >= 0.99 * (alone.high - alone.low)
 
 
 def test_intervals_of_several_seeds_add_their_own_error_to_that_of_the_seeds():
     each = Interval(1.0, 0.5, 3.0, 9), Interval(3.0, 2.7, 4.0, 9)
-    measured, seeds = judged_on(*each).measured, stats.mean_interval([1.0, 3.0])
+    measured, seeds = measured_on(*each), stats.mean_interval([1.0, 3.0])
     half = seeds.high - 2
     assert measured.trainings == (1.0, 3.0)
     assert measured.quantity.value == 2
     assert measured.quantity.low == pytest.approx(2 - np.hypot(half, 0.4))
     assert measured.quantity.high == pytest.approx(2 + np.hypot(half, 1.5))
-    assert judged_on(each[0]).quantity == each[0]
+    assert measured_on(each[0]).quantity == each[0]
 
 
 def test_no_run_and_no_number_are_errors():
@@ -176,9 +184,9 @@ def test_a_curve_is_read_at_a_radius_that_it_has():
 
 
 def test_runs_without_a_seed_count_once():
-    judged = evidence.judge(claim(evidence='facts.results["bpd"]["uniform"]'))
-    assert judged.seeds == 1
-    assert judged.quantity.value == pytest.approx(4)
+    measured = evidence.judge(claim(evidence='facts.results["bpd"]["uniform"]')).measured
+    assert measured.seeds == 1
+    assert measured.quantity.value == pytest.approx(4)
 
 
 def test_a_row_of_the_table_says_who_claims_what_and_what_was_measured():

@@ -70,6 +70,27 @@ def test_a_negative_number_of_a_notebook_has_a_minus_sign(article):
     assert [text for text in found if re.search(r"(?<![\w.-])-\.?\d", text)] == []
 
 
+def test_a_table_has_one_row_of_heads_and_these_stand_over_their_columns(article):
+    for table in article.select(".cell_output table.dataframe"):
+        heads = [row.find_all(["th", "td"]) for row in table.select("thead tr")]
+        rows = [row.find_all("td") for row in table.select("tbody tr")]
+        if not rows or not rows[0]:
+            continue
+        if len(heads) == 1:
+            width = len(rows[0])
+            for column in range(-width, 0):
+                cells = [heads[0][column], *(row[column] for row in rows)]
+                assert len({tuple(cell.get("class", ())) for cell in cells}) == 1, cells[0]
+        else:
+            assert any(cell.get_text() for cell in heads[-1][1:]), table
+
+
+def test_a_reference_shows_no_value_of_the_machine_that_built_it(article):
+    shown = " ".join(dt.get_text() for dt in article.select("dl.py dt, dl.py .field-list"))
+    for noise in ("PosixPath", "<factory>", "<function", "FieldInfo", "Annotated", "~torch"):
+        assert noise not in shown, noise
+
+
 def test_every_image_exists_and_is_described(page, article):
     for image in article.select("img"):
         source = urlsplit(image["src"])

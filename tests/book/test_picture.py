@@ -106,6 +106,24 @@ def test_a_crowd_of_points_is_drawn_as_pixels():
     assert not points.get_rasterized()
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_figure_stays_as_it_is_also_where_it_cannot_be_drawn(monkeypatch, fails):
+    fig, ax = plt.subplots(figsize=(10, 4))
+    points = ax.scatter(*np.random.default_rng(0).normal(size=(2, 20_000)))
+    image = ax.imshow([[0, 1]], interpolation="nearest")
+    boxed = ax.text(0, 0, "7", bbox={"facecolor": "white", "alpha": 0.8})
+    before = boxed.get_bbox_patch().get_facecolor()
+    if fails:
+        monkeypatch.setattr(fig, "savefig", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            picture.as_svg(fig, "")
+    else:
+        assert f"--g{picture.GROUND[1:3]}" in picture.as_svg(fig, "")
+    assert not points.get_rasterized()
+    assert image.get_interpolation() == "nearest"
+    assert boxed.get_bbox_patch().get_facecolor() == before
+
+
 def test_the_source_is_read_as_it_was_written():
     source = "Runs 01234567 · <cpu> & more"
     assert picture.source_of(picture.as_svg(panels(columns=1), source)) == source

@@ -15,7 +15,9 @@ from tests.book.test_pages import HTML, RAW_MARKUP, Visit
 from tests.book.test_toc import files_in
 
 PDF = HTML / "hw3lib-book.pdf"
-CHAPTERS = files_in(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
+ON_THE_WEB = {"api_experiments", "api_part1", "api_part2", "api_book"}
+FILES = files_in(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
+CHAPTERS = [page for page in FILES if page not in ON_THE_WEB]
 
 pytestmark = pytest.mark.browser
 
@@ -80,6 +82,22 @@ def test_every_link_leads_to_a_place_in_the_book_or_to_the_web(pdf):
                 inside += 1
                 assert str(where) in places, (number, unquote(str(where)))
     assert inside > 1000
+
+
+def test_a_link_to_another_chapter_tells_its_page(pdf, pages):
+    begins = {name: page + 1 for name, page in chapters(pdf)}
+    told = re.findall(r"(\d\.\d+)\s?,\s?p\.\s(\d+)\)", "".join(pages))  # "(1.2, p. 15)"
+    assert len(told) > 4
+    for number, page in told:
+        assert int(page) in [at for name, at in begins.items() if name.startswith(f"{number} ")]
+    assert "p. 000" not in " ".join(pages)
+
+
+def test_the_machine_that_printed_is_not_named(pages):
+    text = squeezed("".join(pages))
+    assert "PosixPath" not in text
+    assert str(ROOT) not in text
+    assert "FieldInfo" not in text
 
 
 def test_no_raw_markup_reached_the_paper(pages):

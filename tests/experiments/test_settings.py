@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
+from hw3lib.experiments.part1.gradient_estimators import VaeGradients
 from hw3lib.experiments.part2.attack_strength import AttackStrength
 from hw3lib.experiments.part2.attacked import (
     COURSE_FGSM,
@@ -10,9 +12,7 @@ from hw3lib.experiments.part2.attacked import (
     AdversarialPictures,
     UnderAttack,
 )
-from hw3lib.experiments.part2.deviations import (
-    Deviations,
-)
+from hw3lib.experiments.part2.deviations import Deviations
 from hw3lib.experiments.part2.evaluation import Checklist, RadiusCurves
 from hw3lib.experiments.part2.gradient_sign import GradientSign
 from hw3lib.experiments.part2.loss_against_batch import LossAgainstBatch
@@ -68,3 +68,19 @@ def test_canaries_notice_another_attack_defence_or_schedule():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PGD, "_move", lambda _self, _ball, point, _gradient: point)
         assert UnderAttack(model=TINY, attacks=(PGD(0.03),)).canary() != pytest.approx(honest)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "message"),
+    [
+        (
+            TransferStudy,
+            {"models": (TINY, TINY.changed(dataset="cifar10")), "attacks": (SHORT,)},
+            "give one data set",
+        ),
+        (VaeGradients, {"images": 65}, "less than or equal to 64"),
+    ],
+)
+def test_what_cannot_be_computed_is_refused_before_anything_is(kind, wrong, message):
+    with pytest.raises(ValidationError, match=message):
+        kind(**wrong)

@@ -1,14 +1,17 @@
 """One's own network: any size of images, from tensors or a loader, seeded and resumable."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torchvision.transforms import Normalize
 
 from hw3lib import FGSM, PGD, TRADES, AdversarialLoss, Classification, JoinedBatch, fit, withstood
 from hw3lib.robust.defenses import ImageObjective, Standard
-from hw3lib.training import Streamed, load, seeded
+from hw3lib.training import Parts, Streamed, first_losses, load, seeded
 
 CHANNELS, SIZE, CLASSES = 2, 9, 3
 
@@ -142,6 +145,33 @@ def test_a_seed_fixes_order_dropout_and_random_starts_and_a_run_resumes(name, tm
     assert progress.history == reference.history
 
 
+class Jittered(Dataset):
+    """Images whose brightness a transform draws from one of the global generators."""
+
+    def __init__(self, draw):
+        self.draw, (self.x, self.y) = draw, images(40)
+
+    def __len__(self):
+        return len(self.y)
+
+    def __getitem__(self, index):
+        return self.x[index] * (0.5 + 0.5 * self.draw()), self.y[index]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("draw", [random.random, np.random.rand])
+def test_a_seed_fixes_what_transforms_draw_with_numpy_and_python_too(draw, workers, tmp_path):
+    def run(**options):
+        draw()
+        streamed = DataLoader(Jittered(draw), batch_size=16, shuffle=True, num_workers=workers)
+        return train(Classification(streamed, images(20)), **options)[0]
+
+    whole, other = run(epochs=2), run(epochs=2, seed=1)
+    assert not same(whole, other)
+    run(epochs=1, checkpoint=tmp_path / "run.pt")
+    assert same(whole, run(epochs=2, checkpoint=tmp_path / "run.pt"))
+
+
 def test_each_epoch_has_another_order_and_all_images():
     x, y = torch.arange(40) / 100 * torch.ones(1, 1, 1, 40), torch.zeros(40, dtype=torch.long)
     x = x.permute(3, 0, 1, 2)
@@ -215,14 +245,39 @@ def wrong_calls():
         "need one each": lambda: Classification((x, y[:5]), (x, y)),
         "divide 8-bit pixels by 255": lambda: Classification((255 * x, y), (x, y)),
         "looks normalised": lambda: Classification((x, y), (2 * x - 1, y)),
-        "need at least 1": lambda: train(objective),
+        "need at least 2": lambda: train(objective),
+        "=1: need at least 2": lambda: train(objective, batch_size=1),
         "has its own": lambda: train(Classification(loader((x, y)), (x, y)), batch_size=16),
         "has to be a pair of tensors": lambda: train(Classification([{"x": x, "y": y}], (x, y))),
-        "this is a tuple of something else": lambda: train(
-            Classification(TensorDataset(x, y), (x, y))
+        "train is a TensorDataset: pass .* wrap": lambda: Classification(
+            TensorDataset(x, y), (x, y)
         ),
+        "train is a tuple of ndarray: pass a pair": lambda: Classification(
+            (x.numpy(), y.numpy()), (x, y)
+        ),
+        "val is a Tensor: pass a pair": lambda: Classification((x, y), x),
+        "val is a NoneType: pass a pair": lambda: Classification((x, y), None),
+        "val is a str: pass a pair": lambda: Classification((x, y), "val"),
+        "train is a tuple of Tensor: pass a pair": lambda: Classification((x, y, y), (x, y)),
+        r"defense is a PGD: wrap it, JoinedBatch\(PGD\(eps=0.15": lambda: Classification(
+            (x, y), (x, y), ATTACK
+        ),
+        "defense=<class .*TRADES.*: need Standard": lambda: Classification((x, y), (x, y), TRADES),
+        "defense='trades': need Standard": lambda: Classification((x, y), (x, y), "trades"),
+        "attack=Standard.*: need an attack": lambda: Classification(
+            (x, y), (x, y), attack=Standard()
+        ),
+        "attack=.*PGD.*: need an attack": lambda: Classification((x, y), (x, y), attack=PGD),
+        "every batch has one image": lambda: train(
+            Classification(DataLoader(TensorDataset(x, y), batch_size=1), (x, y))
+        ),
+        "epoch 2 has no batch": lambda: train(Classification(iter(list(loader((x, y)))), (x, y))),
+        "no validation images": lambda: train(Classification(loader((x, y)), iter([(x, y)]))),
         "has no batch": lambda: train(Classification([], (x, y))),
         "has 3 classes": lambda: train(Classification((x, y), (x, y + 1)), batch_size=16),
+        r"span \[1, 3\], but the model has 3": lambda: train(
+            Classification(loader((x, y + 1)), (x, y))
+        ),
     }
 
 
@@ -230,6 +285,120 @@ def wrong_calls():
 def test_wrong_use_is_told(message):
     with pytest.raises((TypeError, ValueError), match=message):
         wrong_calls()[message]()
+
+
+def test_labels_are_compared_with_the_model_before_anything_is_trained():
+    x, y = images(40)
+    late = y.clone()
+    late[-1] = CLASSES
+
+    class Untouched(Classification):
+        def loss(self, *arguments):
+            raise AssertionError
+
+    with pytest.raises(ValueError, match=r"labels span \[0, 3\], but the model has 3 classes"):
+        train(Untouched((x, late), (x, y)), batch_size=16)
+
+
+class Tuple(nn.Linear):
+    def forward(self, x):
+        return (super().forward(x.flatten(1)),)
+
+
+class Auxiliary(nn.Module):
+    """Returns two answers in training mode, as some of torchvision's networks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = network()
+
+    def forward(self, x):
+        logits = self.body(x)
+        return (logits, logits) if self.training else logits
+
+
+@pytest.mark.parametrize(
+    "defense", [Standard(), *(make(FGSM(EPS)) for make in (AdversarialLoss, JoinedBatch))], ids=repr
+)
+def test_a_model_that_returns_more_than_logits_is_told(defense):
+    model, data = Auxiliary(), images(20)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with pytest.raises(TypeError, match="the model returns a tuple in training; need a tensor"):
+        fit(model, Classification(data, data, defense), optimizer, epochs=1, seed=0, batch_size=8)
+    model = Tuple(CHANNELS * SIZE**2, CLASSES)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with pytest.raises(TypeError, match="the model returns a tuple; need a tensor"):
+        fit(model, Classification(data, data, defense), optimizer, epochs=1, seed=0, batch_size=8)
+
+
+def test_an_attack_of_another_library_may_validate():
+    def foreign(x, y):
+        x = x.clone().requires_grad_()
+        nn.functional.cross_entropy(model(x), y).backward()
+        return (x + EPS * x.grad.sign()).clamp(0, 1).detach()
+
+    model, data = network(), images(20)
+    scores = Classification(data, data, attack=foreign).validate(model.eval())
+    own = Classification(data, data, attack=FGSM(EPS)).validate(model)
+    assert scores == pytest.approx(own)
+
+
+def identities():
+    """What is another training, and what is not."""
+    x, y = images(80)
+    byte = (255 * x).round().byte()
+
+    def made(train_set=(x, y), val=(x, y), defense=None, attack=None):
+        return Classification(train_set, val, defense, attack=attack).identity
+
+    class Own:
+        def loss(self, model, x, y, generator):
+            raise NotImplementedError
+
+    others = [
+        made(), made(defense=AdversarialLoss(FGSM(0.1))), made(defense=AdversarialLoss(FGSM(0.2))),
+        made(defense=Own()), made(attack=FGSM(0.1)), made((x[:40], y[:40])), made((1 - x, y)),
+        made((x, 2 - y)), made(val=(x[:40], y[:40])), made(loader((x, y))),
+        made(loader((x[1:], y[1:]))),
+    ]  # fmt: skip
+    equal = [
+        (made(), made(val=(x.clone(), y.clone()))),
+        (made(defense=Own()), made(defense=Own())),
+        (made((byte, y)), made((byte / 255, y))),
+        (made(attack=lambda x, y: x), made(attack=lambda x, y: x)),
+        (made(loader((x, y))), made(loader((x, y), shuffle=True))),
+    ]
+    return others, equal
+
+
+def test_an_objective_says_what_it_is():
+    others, equal = identities()
+    assert len({tuple(identity.items()) for identity in others}) == len(others)
+    assert all(one == two for one, two in equal)
+    stream = Classification(DataLoader(Endless(), batch_size=16), images(20))
+    assert stream.identity["training data"] == "batches"
+
+
+def test_a_sweep_over_radii_in_one_file_is_told(tmp_path):
+    data, path = images(40), tmp_path / "run.pt"
+    options = {"epochs": 2, "batch_size": 16, "checkpoint": path}
+    train(Classification(data, data, AdversarialLoss(FGSM(0.1))), **options)
+    with pytest.raises(ValueError, match=r"with defense AdversarialLoss\(attack=FGSM\(eps=0.1"):
+        train(Classification(data, data, AdversarialLoss(FGSM(0.2))), **options)
+
+
+@pytest.mark.parametrize("make", [lambda data: data, loader])
+def test_canaries_may_be_made_of_streams(make):
+    def losses():
+        model, data = network(), images(40)
+        parts = Parts(model, torch.optim.SGD(model.parameters(), 0.1))
+        size = None if make is loader else 16
+        objective = Classification(make(data), data)
+        with seeded(0, "model"):
+            return first_losses(parts, objective, torch.Generator().manual_seed(0), 2, size)
+
+    assert len(losses()) == 2
+    assert losses() == losses()
 
 
 def test_an_interrupted_stream_keeps_its_last_whole_epoch(tmp_path):

@@ -392,3 +392,5 @@ def test_a_defence_against_noise_is_refused(defense):
     """It would draw from global random numbers, and no gradient would be followed."""
     with pytest.raises(TypeError, match="a defence needs an FGSM or PGD"):
         defense(SignNoise(0.1))
+    with pytest.raises(TypeError, match="a defence needs an FGSM or PGD"):
+        defense(FGSM)

@@ -2,6 +2,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -57,6 +58,31 @@ def test_normalize_gives_zero_mean_and_unit_deviation():
     out = Normalize()(x)
     assert out.flatten(2).mean(2) == pytest.approx(torch.zeros(1, 3), abs=1e-6)
     assert out.abs() == pytest.approx(torch.ones_like(out), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make", [list, tuple, torch.tensor, lambda values: np.array(values, dtype=np.float64)]
+)
+def test_normalisation_takes_numbers_of_any_kind_and_shows_them(make):
+    normalize = Normalize(make([0.5, 0.25]), make([0.25, 0.5]))
+    assert repr(normalize) == "Normalize(mean=[0.5, 0.25], std=[0.25, 0.5])"
+    assert normalize(torch.ones(1, 2, 3, 3)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        (0.3, 0.4, "mean=0.3: need a number for each channel"),
+        ([0.3], 0.4, "std=0.4: need a number for each channel"),
+        ([0.3, 0.3], [0.4], r"std=\[0.4\]: need a number for each channel"),
+        ([0.3], [0.0], r"std=\[0.0\]: .*, and not 0"),
+        ([0.3], [float("nan")], r"std=\[nan\]"),
+        ([76.0], [76.0], r"mean=\[76.0\]: .* of pixels in \[0, 1\]"),
+    ],
+)
+def test_normalisation_by_what_no_pixels_have_is_refused(mean, std, message):
+    with pytest.raises(ValueError, match=message):
+        Normalize(mean, std)
 
 
 def test_grey_images_are_not_spread_over_three_channels():

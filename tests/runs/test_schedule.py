@@ -51,6 +51,13 @@ def test_several_at_a_time_give_the_same_and_each_waits_for_what_it_needs():
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
+def test_what_another_needs_is_computed_once_whatever_the_order(jobs, quick_processes):
+    grid = PosteriorGrid(vae=TINY, size=5)
+    done = [run.settings for run in schedule.compute_all([grid, TINY], jobs=jobs)]
+    assert done == [TINY, grid]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_out_of_time_keeps_what_is_finished(jobs, quick_processes):
     with pytest.raises(OutOfTime):
         list(schedule.compute_all([TINY], jobs=jobs, deadline=time.monotonic() - 1))

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 import platformdirs
 import pytest
+import torch
 from annotated_types import Gt
 from hypothesis import given
 from hypothesis import settings as examples
@@ -27,6 +29,7 @@ from hw3lib import files, runs
 from hw3lib.experiments.catalog import published
 from hw3lib.experiments.part1.vae_training import TrainVAE
 from hw3lib.robust import PGD, AdversarialLoss
+from hw3lib.runs import provenance
 from hw3lib.runs.settings import Outcome, OutOfTime, RunError, Settings
 from hw3lib.vae import bounds
 
@@ -144,6 +147,32 @@ def test_a_setting_that_came_later_leaves_the_keys_of_older_runs_alone():
     assert Coloured(**Coloured(colour="red").model_dump(mode="json")).colour == "red"
 
 
+class Several(Square):
+    """Settings of many numbers."""
+
+    experiment: ClassVar[str] = "test_several"
+    sides: tuple[Annotated[int, Gt(0)], ...] = ()
+    maybe: float | None = None
+    flags: tuple[bool, ...] = ()
+    corner: tuple[float, ...] = ()
+
+
+@pytest.mark.parametrize(
+    "odd", [{"sides": (True, 5)}, {"sides": [2, False]}, {"maybe": True}, {"corner": (1.0, True)}]
+)
+def test_yes_and_no_are_no_numbers_within_others(odd):
+    with pytest.raises(ValidationError, match="should be a number"):
+        Several(**odd)
+    assert Several(flags=(True, False)).flags == (True, False)
+
+
+def test_zero_has_one_key_whatever_its_sign():
+    one, other = Several(maybe=0.0, corner=(0.0, 1.0)), Several(maybe=-0.0, corner=(-0.0, 1.0))
+    assert one == other
+    assert one.key == other.key
+    assert TrainVAE(beta=-0.0).key == TrainVAE(beta=0.0).key
+
+
 def test_settings_are_frozen_and_validated():
     with pytest.raises(ValidationError):
         Square(side=-1)
@@ -162,6 +191,20 @@ def test_provenance_says_where_a_result_comes_from():
     assert {"version", "commit", "data", "device", "python", "torch", "seconds", "finished"} == set(
         made
     )
+
+
+def test_an_installed_package_has_no_commit_of_the_repository_around_it(tmp_path, monkeypatch):
+    package = tmp_path / "venv" / "site-packages" / "hw3lib" / "__init__.py"
+    package.parent.mkdir(parents=True)
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "theirs"]):
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr("hw3lib.__file__", str(package))
+    monkeypatch.setattr(provenance, "__file__", str(package.parent / "runs" / "provenance.py"))
+    package.with_name("runs").mkdir()
+    assert provenance.commit.__wrapped__() == "released"
+    monkeypatch.setattr("hw3lib.__file__", str(tmp_path / "hw3lib" / "__init__.py"))
+    assert re.fullmatch("[0-9a-f]{12}", provenance.commit.__wrapped__().removesuffix("-dirty"))
 
 
 def test_a_run_names_the_commit_that_began_it(monkeypatch):
@@ -216,12 +259,37 @@ def test_an_altered_content_is_noticed(alter):
         runs.read(stored.path)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, np.arange(2)])
 def test_a_result_that_no_file_can_hold_is_named(monkeypatch, value):
-    monkeypatch.setattr(Square, "compute", lambda self, context: Outcome({"area": value}))
-    with pytest.raises(RunError, match=r"test_square\(\) gave what no JSON file holds"):
+    found = {"side": 1, "areas": [{"square": 1.0, "circle": value}]}
+    monkeypatch.setattr(Square, "compute", lambda self, context: Outcome(found))
+    message = r"test_square\(\) gave what no JSON file holds: results.areas\[0\].circle is "
+    with pytest.raises(RunError, match=message):
         runs.run(Square())
     assert runs.find(Square()) is None
+
+
+def test_a_key_that_no_file_can_hold_is_told(monkeypatch):
+    monkeypatch.setattr(Square, "compute", lambda self, context: Outcome({(1, 2): 3}))
+    with pytest.raises(RunError, match="gave what no JSON file holds: keys must be str"):
+        runs.run(Square())
+
+
+def test_numbers_of_numpy_and_torch_are_stored_as_numbers(monkeypatch):
+    found = {
+        "area": np.float32(0.5),
+        "counts": (np.int64(3), torch.tensor(4), np.array(True)),
+        "half": torch.tensor(0.5, dtype=torch.bfloat16, requires_grad=True),
+    }
+    monkeypatch.setattr(Square, "compute", lambda self, context: Outcome(found))
+    assert runs.run(Square()).results == {"area": 0.5, "counts": [3, 4, True], "half": 0.5}
+
+
+@pytest.mark.parametrize("returned", [None, {"area": 1.0}])
+def test_a_computation_that_returns_no_outcome_is_told_what_to_return(monkeypatch, returned):
+    monkeypatch.setattr(Square, "compute", lambda self, context: returned)
+    with pytest.raises(TypeError, match=rf"returned {type(returned).__name__}; .*an `Outcome`"):
+        runs.run(Square())
 
 
 def test_a_renamed_file_and_one_without_a_digest_are_noticed(cache):
@@ -324,6 +392,21 @@ def test_weights_are_recomputed_where_they_did_not_ship(cache, tmp_path, monkeyp
     assert Square.computed == [1.0, 1.0]
 
 
+def test_weights_of_what_has_none_are_asked_for_in_vain_and_nothing_is_computed_again(monkeypatch):
+    class Weightless(Square):
+        experiment: ClassVar[str] = "test_weightless"
+
+        def compute(self, context):
+            return replace(super().compute(context), weights={})
+
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"test_weightless\(\) has no weights"):
+            runs.run(Weightless(), weights=True)
+    assert Square.computed == [1.0]
+    assert runs.run(Weightless()).results == {"area": 1.0}
+    del Settings.registry["test_weightless"]
+
+
 def test_only_what_was_computed_can_be_published():
     with pytest.raises(RunError, match="compute it first"):
         runs.publish(Square(side=7), weights=False)
@@ -353,6 +436,25 @@ def test_stored_runs_are_read_where_nothing_has_imported_their_experiments():
     code = "from hw3lib import runs; print(sum(1 for _ in runs.stored_runs(runs.PUBLISHED)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (int(done.stdout), done.stderr) == (len(list(runs.stored_files(runs.PUBLISHED))), "")
+
+
+def test_runs_of_experiments_that_are_not_installed_are_told_in_one_line(cache, caplog):
+    for side in (1, 2):
+        path = runs.run(Square(side=side)).path
+        for name in ("cube", "ball"):
+            copy = cache / name / path.name
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_text(files.sealed(files.unsealed(path) | {"experiment": name}))
+    assert {run.settings for run in runs.stored_runs(cache)} == {Square(side=1), Square(side=2)}
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        "4 runs of experiments that are not installed (ball, cube): see"
+    )
+
+
+def test_a_run_is_read_from_a_path_that_is_a_text():
+    stored = runs.run(Square())
+    assert runs.read(str(stored.path)) == stored
 
 
 def test_a_run_of_an_unknown_experiment_says_which_there_are(tmp_path):
@@ -385,6 +487,17 @@ def test_a_canary_that_changed_makes_a_run_stale(monkeypatch):
         stored.verify()
     monkeypatch.setattr(Square, "canary", lambda self: [float("nan")])
     with pytest.raises(RunError, match="stale"):
+        stored.verify()
+
+
+def test_a_stale_run_says_what_computes_it_again_also_where_it_does_not_ship(monkeypatch):
+    stored = runs.run(Square())
+    monkeypatch.setattr(Square, "canary", lambda self: [2.0])
+    message = r"`hw3 reproduce` if it ships, with `runs.compute\(settings\)` if not, or undo"
+    with pytest.raises(RunError, match=message):
+        stored.verify()
+    monkeypatch.setattr(Square, "data_checksum", lambda self: "others")
+    with pytest.raises(RunError, match=r"`runs.compute\(settings\)`"):
         stored.verify()
 
 

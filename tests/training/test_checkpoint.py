@@ -250,6 +250,69 @@ def test_a_checkpoint_of_another_learning_rate_is_refused_and_a_falling_one_is_n
         training.fit(model, Regression(), optimizer, **options)
 
 
+class Told(Regression):
+    """An objective that says what it is."""
+
+    def __init__(self, **identity):
+        super().__init__()
+        if identity:
+            self.identity = identity
+
+
+def test_a_checkpoint_of_another_objective_is_refused_and_stays(tmp_path):
+    path = tmp_path / "run.pt"
+    fit(Told(defense="A"), epochs=2, checkpoint=path)
+    content = path.read_bytes()
+    for epochs in (2, 4):
+        with pytest.raises(
+            ValueError, match=r"run\.pt was written .* defense A, .* one has B; pass"
+        ):
+            fit(Told(defense="B"), epochs=epochs, checkpoint=path)
+    assert path.read_bytes() == content
+    resumed, _ = fit(Told(defense="A"), checkpoint=path)
+    assert same(dict(resumed.state_dict()), dict(fit()[0].state_dict()))
+
+
+@pytest.mark.parametrize(("before", "after"), [({}, {"defense": "A"}), ({"defense": "A"}, {})])
+def test_an_objective_that_does_not_say_what_it_is_goes_on(before, after, tmp_path):
+    """As do files from before objectives did."""
+    path = tmp_path / "run.pt"
+    fit(Told(**before), epochs=2, checkpoint=path)
+    assert fit(Told(**after), checkpoint=path)[1].epoch == 4
+
+
+def test_scores_that_the_epochs_so_far_do_not_have_are_told(tmp_path):
+    class Other(Regression):
+        def validate(self, model):
+            return super().validate(model) | {"other": 0.0}
+
+    path = tmp_path / "run.pt"
+    fit(epochs=2, checkpoint=path, select=None)
+    with pytest.raises(ValueError, match="the epochs so far have no validation other; pass"):
+        fit(Other(), checkpoint=path, select=None)
+
+
+def test_nothing_to_do_is_said(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "run.pt"
+    fit(epochs=2, checkpoint=path)
+    assert "nothing to do" not in caplog.text
+    fit(epochs=2, checkpoint=path)
+    assert f"nothing to do: {path} already holds 2 of 2 epochs" in caplog.text
+
+
+def test_a_file_may_be_named_by_a_string_and_has_the_last_and_the_best_weights(tmp_path):
+    path = str(tmp_path / "run.pt")
+    with pytest.raises(KeyboardInterrupt):
+        fit(InterruptedAt(loss=9), checkpoint=path)
+    model, progress = fit(epochs=2)
+    kept = training.load(path)
+    assert same(kept["model"], dict(model.state_dict()))
+    assert same(kept["progress"]["best_state"], progress.best_state)
+    training.save(path, {"epoch": 3})
+    assert training.load(path) == {"epoch": 3}
+
+
 def test_weights_that_were_not_kept_in_time_are_told_before_anything_is_trained(tmp_path):
     path = tmp_path / "run.pt"
     fit(epochs=2, checkpoint=path, snapshots=[0, 2])

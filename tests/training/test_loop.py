@@ -1,5 +1,6 @@
 """The loop's laws: what is resumed equals what was never interrupted; nothing global is touched."""
 
+import random
 import signal
 import time
 
@@ -105,9 +106,30 @@ def test_equal_seeds_agree_and_others_differ():
 
 
 def test_global_random_state_is_left_alone():
-    before = torch.get_rng_state()
+    def states():
+        _, numpy, position, *_ = np.random.get_state()  # noqa: NPY002 - the global one
+        return random.getstate(), numpy.tolist(), position, torch.get_rng_state().tolist()
+
+    before = states()
     fit()
-    assert torch.equal(before, torch.get_rng_state())
+    assert states() == before
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: torch.rand(()).item()])
+def test_what_is_drawn_from_any_global_generator_comes_from_the_seed(draw, tmp_path):
+    class Noisy(Regression):
+        def loss(self, model, index, draws):
+            return super().loss(model, index, draws + draw())
+
+    def noisy(**options):
+        draw()
+        return dict(fit(Noisy(), **options)[0].state_dict())
+
+    whole = noisy()
+    assert same(whole, noisy())
+    assert not same(whole, noisy(seed=1))
+    noisy(epochs=2, checkpoint=tmp_path / "run.pt")
+    assert same(whole, noisy(checkpoint=tmp_path / "run.pt"))
 
 
 def test_the_schedule_counts_batches_and_is_resumed(tmp_path):
@@ -121,6 +143,157 @@ def test_the_schedule_counts_batches_and_is_resumed(tmp_path):
     assert not same(dict(whole.state_dict()), dict(constant.state_dict()))
     stored = training.load(checkpoint)
     assert stored["optimizer"]["param_groups"][0]["lr"] == 0.05 * 0.5 ** (16 // 3)
+
+
+def halved(every, gamma=0.5):
+    """Options for `train_with`: a StepLR, and what it counts."""
+    return {
+        "scheduler": lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, every, gamma),
+        "scheduler_every": "epoch",
+    }
+
+
+def train_with(scheduler, *, objective=None, **options):
+    with training.seeded(0, "weights"):
+        model = nn.Linear(1, 1)
+    optimizer = torch.optim.Adam(model.parameters(), 0.05)
+    settings = {"epochs": 4, "batch_size": 16, "seed": 0} | options
+    made = scheduler(optimizer)
+    progress = training.fit(model, objective or Regression(), optimizer, scheduler=made, **settings)
+    return model, progress, optimizer
+
+
+def test_a_schedule_may_count_epochs_and_is_resumed(tmp_path):
+    path = tmp_path / "run.pt"
+    seen = []
+
+    class Watching(Regression):
+        def validate(self, model):
+            seen.append(optimizer.param_groups[0]["lr"])
+            return super().validate(model)
+
+    with training.seeded(0, "weights"):
+        model = nn.Linear(1, 1)
+    optimizer = torch.optim.Adam(model.parameters(), 0.05)
+    halving = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    options = {"epochs": 3, "batch_size": 16, "seed": 0}
+    training.fit(
+        model, Watching(), optimizer, scheduler=halving, scheduler_every="epoch", **options
+    )
+    assert seen == [0.05, 0.05, 0.025, 0.0125]
+    whole, reference, _ = train_with(**halved(2))
+    train_with(**halved(2), epochs=3, checkpoint=path)
+    resumed, progress, optimizer = train_with(**halved(2), checkpoint=path)
+    assert same(dict(resumed.state_dict()), dict(whole.state_dict()))
+    assert progress.history == reference.history
+    assert optimizer.param_groups[0]["lr"] == 0.0125
+    with pytest.raises(ValueError, match="with scheduler_every epoch, and this one has batch"):
+        train_with(**halved(2) | {"scheduler_every": "batch"}, epochs=5, checkpoint=path)
+
+
+def test_a_checkpoint_of_another_schedule_is_refused(tmp_path):
+    path = tmp_path / "run.pt"
+    train_with(**halved(2), epochs=2, checkpoint=path)
+    with pytest.raises(ValueError, match=r"schedule {'step_size': 2, .*one has {'step_size': 3"):
+        train_with(**halved(3), checkpoint=path)
+
+
+def one_cycle(steps):
+    return lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "options", "message"),
+    [
+        (torch.optim.lr_scheduler.ReduceLROnPlateau, {}, "ReduceLROnPlateau wants scores"),
+        (one_cycle(15), {}, r"total_steps=15, .* up to 16 times, once every batch"),
+        (one_cycle(3), {"scheduler_every": "epoch"}, r"total_steps=3, .* up to 4 times, .* epoch"),
+        (one_cycle(16), {"scheduler_every": "step"}, "choose 'batch' or 'epoch'"),
+    ],
+)
+def test_a_schedule_that_would_fail_later_is_refused_before_anything_is_trained(
+    scheduler, options, message
+):
+    class Untouched(Regression):
+        def validate(self, model):
+            raise AssertionError
+
+    with pytest.raises((TypeError, ValueError), match=message):
+        train_with(scheduler, objective=Untouched(), **options)
+
+
+def test_schedules_that_fit_are_not_refused_and_a_hasty_one_is_warned_of(caplog):
+    train_with(one_cycle(16))
+    train_with(one_cycle(4), scheduler_every="epoch")
+    train_with(**halved(2))
+    train_with(**halved(4) | {"scheduler_every": "batch"})  # once an epoch
+    assert not caplog.text
+    train_with(**halved(2) | {"scheduler_every": "batch"})
+    assert "falls after every 2 of an epoch's 4" in caplog.text
+
+
+def fit_two(change, parameters):
+    """Train the second of two layers, after a change of both, with an optimizer of some."""
+    model = nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 1))
+    change(model)
+    optimizer = torch.optim.SGD(parameters(model), 0.01)
+    training.fit(model, Regression(), optimizer, epochs=1, batch_size=16, seed=0)
+
+
+def test_an_optimizer_of_other_parameters_is_refused_and_one_of_some_is_warned_of(caplog):
+    def freeze(model):
+        model.requires_grad_(False)
+
+    def freeze_first(model):
+        freeze(model[0])
+
+    with pytest.raises(ValueError, match="the optimizer has none of this model"):
+        fit_two(bool, lambda model: nn.Linear(1, 1).parameters())
+    with pytest.raises(ValueError, match="the optimizer has none of this model"):
+        fit_two(freeze_first, lambda model: model[0].parameters())
+    with pytest.raises(ValueError, match="the optimizer has none of this model"):
+        fit_two(freeze, lambda model: model.parameters())
+    fit_two(freeze_first, lambda model: model.parameters())
+    fit_two(freeze_first, lambda model: model[1].parameters())
+    assert not caplog.text
+    fit_two(bool, lambda model: model[1].parameters())
+    assert "lacks 2 of the model's 4 trainable parameters, such as 0.weight" in caplog.text
+
+
+def test_each_epoch_is_told_and_what_is_done_with_it_changes_nothing(tmp_path):
+    path, told = tmp_path / "run.pt", []
+
+    def spoil(row):
+        told.append(dict(row))
+        row.clear()
+        torch.rand(1)
+
+    watched, progress = fit(epochs=2, checkpoint=path, on_epoch=spoil)
+    assert told == progress.history[1:]
+    watched, progress = fit(checkpoint=path, on_epoch=spoil)
+    assert told == progress.history[1:]
+    whole, reference = fit()
+    assert same(dict(watched.state_dict()), dict(whole.state_dict()))
+    assert progress.history == reference.history
+
+    def fail(row):
+        raise KeyError("planted")
+
+    with pytest.raises(KeyError, match="planted"):
+        fit(epochs=5, checkpoint=path, on_epoch=fail)
+    assert training.load(path)["progress"]["epoch"] == 5
+
+
+def test_the_best_weights_are_put_into_a_model():
+    class Worsening(Regression):
+        def validate(self, model):
+            self.scores.append(0)
+            return {"error": float(len(self.scores))}
+
+    model, progress = fit(Worsening(), epochs=3)
+    _, one = fit(epochs=1, snapshots=[1])
+    progress.load_best(model)
+    assert same(dict(model.state_dict()), one.snapshots[1])
 
 
 def test_a_longer_run_goes_on_where_a_shorter_one_ended(tmp_path):
@@ -198,7 +371,7 @@ def test_the_last_score_selects_unless_another_is_named():
         return fit(objective, **options)[1].best_epoch
 
     assert selected(select=None) == selected(select="b") == 1
-    assert selected(select="a") == 4
+    assert selected(select="a") == selected(select="val_a") == 4
     with pytest.raises(ValueError, match="select='c': the validation scores are a, b"):
         selected(select="c")
 
@@ -276,9 +449,8 @@ def train_to_the_end(checkpoint, result, ready):
     settings = TrainVAE(dataset="digits", latent_dim=2, num_filters=4, epochs=6, seed=3)
     dataset = data.load("digits")
     ready.send("go")
-    model, progress = settings.train(
-        dataset, device=torch.device("cpu"), checkpoint=checkpoint, checkpoint_seconds=0
-    )
+    context = runs.Context(device="cpu", checkpoint=checkpoint)
+    model, progress = settings.train(dataset, context, checkpoint_seconds=0)
     state = {"model": model.state_dict(), "best": progress.best_state, "history": progress.history}
     torch.save(state, result)
 

@@ -3,9 +3,9 @@
 Each holds all that it shows: pictures in a PNG, numbers, and a few lines of script. It needs no
 server, no network and no library, and works in a notebook, on a page and from a file.
 
-    explorer            sliders and choices, and what belongs to each of their states
-    attack_explorer     a run of `PicturesByRadius`
-    plane               the tiles of a latent plane, under the pointer
+- `explorer`: sliders and choices, and what belongs to each of their states.
+- `attack_explorer`: a run of `PicturesByRadius`.
+- `plane`: the tiles of a latent plane, under the pointer.
 """
 
 from hw3lib.book.explorers.attacks import attack_explorer

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from hw3lib import data
-from hw3lib.experiments.base import CPU, Experiment, embedded_digits, outcome
+from hw3lib.experiments.base import CPU, Experiment, Floats, embedded_digits, outcome
 from hw3lib.experiments.part1 import strokes
 from hw3lib.experiments.part1.vae_training import STORED_CODES, TrainVAE, load_vae
 from hw3lib.runs import Context, Outcome, Run
@@ -28,8 +28,6 @@ FACTORS = ("slant", "stroke width", "breadth", "height")
 
 TRAVERSAL_STEPS = 7
 """Images of each traversal, from -2 to 2 standard deviations of the prior."""
-
-Floats = NDArray[np.float64]
 
 
 class LatentFactors(Experiment):
@@ -50,10 +48,9 @@ class LatentFactors(Experiment):
     seed: int = 0
 
     def compute(self, context: Context) -> Outcome:  # noqa: ARG002 - takes a second on any device
-        dataset = data.load(self.vae.dataset)
-        images = data.quantize(dataset.x_test[:STORED_CODES])
+        images = data.quantize(data.load(self.vae.dataset).x_test[:STORED_CODES])
         arrays = self.analyse(load_vae(self.vae), images)
-        return outcome({"factors": list(FACTORS)}, arrays, dataset=dataset)
+        return outcome({"factors": list(FACTORS)}, arrays)
 
     def canary(self) -> list[float]:
         """What an untrained encoder tells about the factors of the embedded digits."""
@@ -94,8 +91,7 @@ class LatentFactors(Experiment):
 def factor_alignment(run: Run) -> Floats:
     """Alignment of a stored `LatentFactors`, (F,), as `alignment` computes it."""
     joint = run.arrays["joint"]
-    best: Floats = run.arrays["correlations"].max(0) / np.where(joint > 0, joint, np.nan)
-    return best
+    return run.arrays["correlations"].max(0) / np.where(joint > 0, joint, np.nan)
 
 
 def excess_alignment(run: Run) -> Floats:
@@ -104,8 +100,7 @@ def excess_alignment(run: Run) -> Floats:
     The fewer dimensions are left, the more of it comes by chance. 0 where the code says nothing.
     """
     by_chance = np.median(run.arrays["rotated"], axis=0)
-    excess: Floats = np.nan_to_num(factor_alignment(run) - by_chance)
-    return excess
+    return np.nan_to_num(factor_alignment(run) - by_chance)
 
 
 def exchange_rates(kl: ArrayLike, nll: ArrayLike) -> Floats:
@@ -113,8 +108,7 @@ def exchange_rates(kl: ArrayLike, nll: ArrayLike) -> Floats:
 
     Between the optima for two values of beta it lies between the two.
     """
-    rates: Floats = np.diff(np.asarray(nll, np.float64)) / -np.diff(np.asarray(kl, np.float64))
-    return rates
+    return np.diff(np.asarray(nll, np.float64)) / -np.diff(np.asarray(kl, np.float64))
 
 
 def measure_factors(images: ArrayLike) -> Floats:
@@ -126,16 +120,14 @@ def measure_factors(images: ArrayLike) -> Floats:
 def squared_correlations(codes: ArrayLike, factors: ArrayLike) -> Floats:
     """Squared correlation of each dimension of codes (N, D) with each factor (N, F): (D, F)."""
     z, f = _standardise(codes), _standardise(factors)
-    squared: Floats = np.square(z.T @ f / len(z))
-    return squared
+    return np.square(z.T @ f / len(z))
 
 
 def joint_r_squared(codes: ArrayLike, factors: ArrayLike) -> Floats:
     """Share of each factor's variance that all dimensions together explain linearly, (F,)."""
     f = _standardise(factors)
     white = _whiten(codes)
-    shares: Floats = np.square(white.T @ f / len(f)).sum(0)
-    return shares
+    return np.square(white.T @ f / len(f)).sum(0)
 
 
 def alignment(codes: ArrayLike, factors: ArrayLike) -> Floats:
@@ -146,18 +138,15 @@ def alignment(codes: ArrayLike, factors: ArrayLike) -> Floats:
     """
     if np.asarray(codes).shape[1] == 0:
         return np.full(np.asarray(factors).shape[1], np.nan)
-    best: Floats = squared_correlations(codes, factors).max(0) / joint_r_squared(codes, factors)
-    return best
+    return squared_correlations(codes, factors).max(0) / joint_r_squared(codes, factors)
 
 
 def rotated_alignment(codes: ArrayLike, factors: ArrayLike, rotations: int, seed: int) -> Floats:
     """Alignment (rotations, F) of the whitened codes after random rotations: what chance gives."""
     white = _whiten(codes)
     rng = np.random.default_rng(seed)
-    dim = white.shape[1]
-    if dim == 0:
-        return np.full((rotations, np.asarray(factors).shape[1]), np.nan)
-    matrices = [np.linalg.qr(rng.standard_normal((dim, dim)))[0] for _ in range(rotations)]
+    size = (white.shape[1],) * 2
+    matrices = [np.linalg.qr(rng.standard_normal(size))[0] for _ in range(rotations)]
     return np.stack([alignment(white @ matrix, factors) for matrix in matrices])
 
 
@@ -177,8 +166,7 @@ def traversals(vae: VAE, dims: Tensor) -> NDArray[np.uint8]:
 def _standardise(x: ArrayLike) -> Floats:
     values = np.asarray(x, dtype=np.float64)
     centred = values - values.mean(0)
-    standard: Floats = centred / np.maximum(centred.std(0), 1e-12)
-    return standard
+    return centred / np.maximum(centred.std(0), 1e-12)
 
 
 def _whiten(codes: ArrayLike) -> Floats:
@@ -187,5 +175,4 @@ def _whiten(codes: ArrayLike) -> Floats:
     left, singular, _ = np.linalg.svd(z, full_matrices=False)
     if len(singular) and singular[-1] < 1e-9 * singular[0]:
         raise ValueError("the dimensions of the codes depend linearly on each other")
-    white: Floats = left * np.sqrt(len(z))
-    return white
+    return left * np.sqrt(len(z))

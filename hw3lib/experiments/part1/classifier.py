@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hw3lib import data, runs, stats, training
 from hw3lib.augmentation import PADDING, augment
 from hw3lib.data import GREY_LEVELS
-from hw3lib.experiments.base import CPU, Training, course_of, device_of, outcome, tensors
+from hw3lib.experiments.base import CPU, Training, course_of, device_of, outcome, restored
 from hw3lib.robust.defenses import scores
 from hw3lib.runs import Context, Outcome
 
@@ -52,12 +52,10 @@ class DigitClassifier(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """The last hidden layer, (N, 64), for grey levels x (N, 28, 28)."""
         scaled = x.unsqueeze(1) * (2 / (GREY_LEVELS - 1)) - 1  # 0..15 -> -1..1
-        hidden: Tensor = self.body(scaled)
-        return hidden
+        return self.body(scaled)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(x))
-        return logits
+        return self.head(self.features(x))
 
 
 class ClassifierObjective:
@@ -100,9 +98,7 @@ class TrainClassifier(Training):
     """Train the digit classifier.
 
     Attributes:
-        dataset: "mnist" or "digits".
-        epochs: passes over it; by default as many as `EPOCHS` says.
-        batch_size, learning_rate: of Adam.
+        epochs: by default as many as `EPOCHS` says for the data set.
         seed: of the initial weights, the order of the images, and the shifts.
     """
 
@@ -124,26 +120,19 @@ class TrainClassifier(Training):
         device = device_of(context)
         dataset = data.load(self.dataset).to(device)
         model = self.build(device)
-        progress = self.loop(
-            model,
-            self.objective(dataset),
-            self.optimizer(model),
-            select="cross_entropy",
-            checkpoint=context.checkpoint,
-            deadline=context.deadline,
-        )
+        objective, optimizer = self.objective(dataset), self.optimizer(model)
+        progress = self.loop(model, objective, optimizer, context, select="cross_entropy")
         model.load_state_dict(progress.best_state)
-        model.eval()
         labels = dataset.y_test.cpu()
-        predicted = digit_logits(model, data.quantize(dataset.x_test)).argmax(1).cpu()
+        predicted = digit_logits(model.eval(), data.quantize(dataset.x_test)).argmax(1).cpu()
         accuracy = stats.proportion(int((predicted == labels).sum()), len(labels))
         results = {
             "test_accuracy": vars(accuracy),
             "confusion": confusion_matrix(labels, predicted, labels=range(NUM_CLASSES)).tolist(),
             **course_of(progress, model),
         }
-        weights, seconds = progress.best_state, progress.seconds
-        return outcome(results, weights=weights, dataset=dataset, device=device, seconds=seconds)
+        weights = progress.best_state
+        return outcome(results, weights=weights, device=device, seconds=progress.seconds)
 
     def canary(self) -> list[float]:
         """Losses of ten optimisation steps on the embedded digits, and of a validation."""
@@ -171,10 +160,7 @@ class TrainClassifier(Training):
 
 def load_classifier(settings: TrainClassifier) -> DigitClassifier:
     """The trained classifier, in evaluation mode on the CPU, trained if it is not stored."""
-    stored = runs.run(settings, weights=True)
-    model = DigitClassifier()
-    model.load_state_dict(tensors(stored.weights))
-    return model.eval().requires_grad_(False)
+    return restored(DigitClassifier(), runs.run(settings, weights=True).weights)
 
 
 @torch.no_grad()

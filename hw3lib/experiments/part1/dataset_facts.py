@@ -12,6 +12,7 @@ from torch import Tensor
 from hw3lib import data
 from hw3lib.data import GREY_LEVELS
 from hw3lib.experiments.base import Experiment, outcome
+from hw3lib.experiments.part1.sampling import level_counts
 from hw3lib.runs import Context, Outcome
 from hw3lib.vae import bits_per_dim
 
@@ -38,24 +39,21 @@ class DatasetFacts(Experiment):
         dataset = data.load(self.dataset)
         images, test = data.quantize(dataset.x_train), data.quantize(dataset.x_test)
         train, val = data.train_val_split(len(images))
-        labels = dataset.y_train[train]
-        probs = pixel_probs(images[train], self.smoothing)
+        images, labels = images[train], dataset.y_train[train]
+        splits = {"train": labels, "validation": dataset.y_train[val], "test": dataset.y_test}
+        probs = pixel_probs(images, self.smoothing)
         results: dict[str, Any] = {
-            "sizes": {"train": len(train), "validation": len(val), "test": len(test)},
-            "bpd": counting_models(images[train], labels, test, self.smoothing),
-            "class_counts": {
-                "train": labels.bincount(minlength=10).tolist(),
-                "validation": dataset.y_train[val].bincount(minlength=10).tolist(),
-                "test": dataset.y_test.bincount(minlength=10).tolist(),
-            },
+            "sizes": {name: len(y) for name, y in splits.items()},
+            "bpd": counting_models(images, labels, test, self.smoothing),
+            "class_counts": {k: y.bincount(minlength=10).tolist() for k, y in splits.items()},
         }
-        examples = [images[train][labels == digit][:EXAMPLES_PER_CLASS] for digit in range(10)]
+        examples = [images[labels == digit][:EXAMPLES_PER_CLASS] for digit in range(10)]
         arrays = {
             "examples": torch.stack(examples),
-            "histogram": level_probs(images[train], self.smoothing),
+            "histogram": level_probs(images, self.smoothing),
             "pixel_entropy": -(probs * probs.log2()).sum(0),
         }
-        return outcome(results, arrays, dataset=dataset)
+        return outcome(results, arrays)
 
     def canary(self) -> list[float]:
         """The scores on the embedded digits."""
@@ -69,14 +67,8 @@ def counting_models(
 ) -> dict[str, float]:
     """Bits per dimension on `test` of four models that are fitted by counting.
 
-    Args:
-        train, test: (N, H, W) uint8 grey levels 0..15.
-        labels: (N,) classes 0..9 of the training images.
-        smoothing: added to every count.
-
-    Returns:
-        "uniform", "histogram" (one for all pixels), "pixels" (one for each), and "classes", a
-        mixture of ten independent-pixel models, one a class, so a model with one discrete latent.
+    "uniform", "histogram" (one for all pixels), "pixels" (one for each), and "classes", a mixture
+    of ten independent-pixel models, one a class, so a model with one discrete latent.
     """
     dims = test[0].numel()
     per_class = [pixel_probs(train[labels == digit], smoothing) for digit in range(10)]
@@ -94,19 +86,14 @@ def counting_models(
 
 def level_probs(images: Tensor, smoothing: float) -> Tensor:
     """Relative frequency of each grey level over all pixels of all images, (16,) float64."""
-    counts = images.flatten().long().bincount(minlength=GREY_LEVELS).double() + smoothing
+    counts = level_counts(images).sum((0, 1)).double() + smoothing
     return counts / counts.sum()
 
 
 def pixel_probs(images: Tensor, smoothing: float) -> Tensor:
     """Relative frequency of each grey level at each pixel, (16, H, W) float64."""
-    pixels = images[0].numel()
-    counts = torch.zeros(pixels * GREY_LEVELS, dtype=torch.int64)
-    first_bin = GREY_LEVELS * torch.arange(pixels)
-    for part in images.flatten(1).split(4000):
-        counts += (part + first_bin).flatten().bincount(minlength=len(counts))
-    table = counts.view(*images.shape[1:], GREY_LEVELS).permute(2, 0, 1).double()
-    return (table + smoothing) / (len(images) + GREY_LEVELS * smoothing)
+    counts = level_counts(images).movedim(-1, 0).double()
+    return (counts + smoothing) / (len(images) + GREY_LEVELS * smoothing)
 
 
 def log_likelihood(images: Tensor, probs: Tensor) -> Tensor:

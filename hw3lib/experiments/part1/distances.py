@@ -9,9 +9,9 @@ a difference, if two sets of samples were made from the same random numbers.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Floats = NDArray[np.float64]
+from hw3lib.experiments.base import Floats
 
 
 def kernel_distance(x: ArrayLike, y: ArrayLike) -> float:
@@ -23,6 +23,8 @@ def kernel_distance(x: ArrayLike, y: ArrayLike) -> float:
     Raises:
         ValueError: a set has fewer than two rows.
     """
+    from sklearn.metrics.pairwise import polynomial_kernel
+
     x, y = _features(x), _features(y)
     within = _off_diagonal_mean(polynomial_kernel(x)) + _off_diagonal_mean(polynomial_kernel(y))
     return within - 2 * float(polynomial_kernel(x, y).mean())
@@ -66,14 +68,6 @@ def frechet_distance_blocks(x: ArrayLike, y: ArrayLike, blocks: int) -> Floats:
     return blocks * whole - (blocks - 1) * np.array(without)
 
 
-def polynomial_kernel(x: Floats, y: Floats | None = None) -> Floats:
-    """scikit-learn's (x.y / D + 1)^3 of all pairs of rows; it is imported when it is needed."""
-    from sklearn import metrics
-
-    kernel: Floats = metrics.pairwise.polynomial_kernel(x, y)
-    return kernel
-
-
 def _features(x: ArrayLike) -> Floats:
     values = np.asarray(x, dtype=np.float64)
     if values.ndim != 2 or len(values) < 2:
@@ -98,5 +92,4 @@ def _off_diagonal_mean(k: Floats) -> float:
 def _covariance_root(x: Floats) -> Floats:
     """A matrix R (D, D) with R R^T = the covariance of the rows of x."""
     values, vectors = np.linalg.eigh(np.cov(x, rowvar=False))
-    root: Floats = vectors * np.sqrt(np.maximum(values, 0))
-    return root
+    return vectors * np.sqrt(np.maximum(values, 0))

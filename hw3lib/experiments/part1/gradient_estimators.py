@@ -7,18 +7,17 @@ of z. A gradient here has 2 D entries: those for the mean, then those for the lo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from pydantic import AfterValidator
 from torch import Tensor
 
 from hw3lib import data, runs
-from hw3lib.experiments.base import CPU, Experiment, device_of, embedded_digits, outcome
-from hw3lib.experiments.part1.vae_training import TrainVAE, load_vae
+from hw3lib.experiments.base import Experiment, device_of, embedded_digits, outcome
+from hw3lib.experiments.part1.vae_training import STORED_IMAGES, TrainVAE, load_vae
 from hw3lib.runs import Context, Outcome
 from hw3lib.vae import VAE, ElboObjective, gaussian_kl, log_normal
 
@@ -116,7 +115,7 @@ class VaeGradients(Experiment):
     experiment: ClassVar[str] = "vae_gradients"
 
     training: TrainVAE = TrainVAE()
-    images: Annotated[int, Ge(2)] = 24
+    images: Annotated[int, Ge(2), Le(STORED_IMAGES)] = 24
     samples: Annotated[int, Ge(2)] = 8
     repeats: Annotated[int, Ge(2)] = 16
     seed: int = 0
@@ -124,8 +123,7 @@ class VaeGradients(Experiment):
     def compute(self, context: Context) -> Outcome:  # noqa: ARG002 - small enough for the CPU
         stored = runs.run(self.training, weights=True)
         images = torch.from_numpy(stored.arrays["originals"][: self.images])
-        table = self.measure(load_vae(self.training), images)
-        return replace(outcome({}, table), data=data.checksum(self.training.dataset))
+        return outcome({}, self.measure(load_vae(self.training), images))
 
     def canary(self) -> list[float]:
         """Variances of an untrained model on two embedded digits.
@@ -212,27 +210,24 @@ class CompareEstimators(Experiment):
         device = device_of(context)
         dataset = data.load(self.training.dataset)
         train, val = data.train_val_split(len(dataset.x_train))
-        images = data.quantize(dataset.x_train)
+        images = data.quantize(dataset.x_train).to(device)
         parts = (images[train[: self.images]], images[val[:500]])
-        results: dict[str, Any] = {e: self.histories(e, *parts, device) for e in ESTIMATORS}
-        return outcome(results, dataset=dataset, device=device)
+        results: dict[str, Any] = {name: self.histories(name, *parts) for name in ESTIMATORS}
+        return outcome(results, device=device)
 
     def canary(self) -> list[float]:
         """Validation scores after an epoch on a few embedded digits, with each estimator."""
         short = self.changed(training=self.training.changed(epochs=1, batch_size=32))
         images = data.quantize(data.load("digits").x_train)
-        rows = [short.histories(name, images[:128], images[-64:], CPU) for name in ESTIMATORS]
+        rows = [short.histories(name, images[:128], images[-64:]) for name in ESTIMATORS]
         return [bpd for row in rows for bpd in row["val_bpd"]]
 
-    def histories(
-        self, estimator: Estimator, train: Tensor, val: Tensor, device: torch.device
-    ) -> dict[str, list[float]]:
+    def histories(self, estimator: Estimator, train: Tensor, val: Tensor) -> dict[str, list[float]]:
         """Validation nll, kl (nats) and bpd before training and after every epoch."""
-        model, optimizer = self.training.build(device)
-        rng = data.generator(self.training.seed, "validation")
-        noise = torch.randn(len(val), self.training.latent_dim, generator=rng)
-        images = train.to(device), val.to(device)
-        objective = EstimatorObjective(*images, noise.to(device), estimator)
-        progress = self.training.loop(model, objective, optimizer, select="bpd", label=estimator)
+        model, optimizer = self.training.build(train.device)
+        noise = self.training.objective(train, val).val_noise
+        objective = EstimatorObjective(train, val, noise, estimator)
+        options = {"select": "bpd", "label": estimator}
+        progress = self.training.loop(model, objective, optimizer, Context(), **options)
         names = ("val_nll", "val_kl", "val_bpd")
         return {name: [cast(float, row[name]) for row in progress.history] for name in names}

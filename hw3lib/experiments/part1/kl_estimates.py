@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions import Distribution
 
 from hw3lib import data
+from hw3lib.experiments.base import Floats
 from hw3lib.runs import Run
 from hw3lib.vae import priors
 from hw3lib.vae.bounds import gaussian_kl, log_normal
-
-Floats = NDArray[np.float64]
 
 
 def posteriors(run: Run) -> tuple[Tensor, Tensor]:
@@ -27,8 +25,7 @@ def kl_errors(run: Run, samples: int) -> Floats:
     mean, log_std = posteriors(run)
     noise = _noise(run, samples, mean)
     estimate = priors.log_ratios(mean, log_std, log_normal, noise).mean(0)
-    errors: Floats = (estimate - gaussian_kl(mean, log_std).sum(1)).numpy()
-    return errors
+    return (estimate - gaussian_kl(mean, log_std).sum(1)).numpy()
 
 
 def fit_prior(run: Run, components: int) -> tuple[Distribution, Tensor, Tensor, Tensor]:
@@ -48,10 +45,9 @@ def fit_prior(run: Run, components: int) -> tuple[Distribution, Tensor, Tensor, 
 def mixture_saving(run: Run, components: int = 10, samples: int = 50) -> Floats:
     """Nats of KL that a mixture prior saves against N(0, I), on images it was not fitted to."""
     prior, mean, log_std, _ = fit_prior(run, components)
-    noise = _noise(run, samples, mean)
+    noise = _noise(run, samples, mean, "kl/held out")
     mixture = priors.log_ratios(mean, log_std, prior.log_prob, noise).mean(0)
-    saved: Floats = (gaussian_kl(mean, log_std).sum(1) - mixture).numpy()
-    return saved
+    return (gaussian_kl(mean, log_std).sum(1) - mixture).numpy()
 
 
 def quadrature_errors(
@@ -60,14 +56,13 @@ def quadrature_errors(
     """Estimate minus numerical integral of the KL from the mixture prior, in nats: (images,)."""
     prior, mean, log_std, _ = fit_prior(run, components)
     mean, log_std = mean[:images], log_std[:images]
-    noise = _noise(run, samples, mean)
+    noise = _noise(run, samples, mean, "kl/held out")
     estimate = priors.log_ratios(mean, log_std, prior.log_prob, noise).mean(0).numpy()
     pairs = zip(mean, log_std, strict=True)
     integral = [priors.kl_by_quadrature(*pair, prior.log_prob) for pair in pairs]
-    errors: Floats = estimate - np.array(integral)
-    return errors
+    return estimate - np.array(integral)
 
 
-def _noise(run: Run, samples: int, like: Tensor) -> Tensor:
-    rng = data.generator(getattr(run.settings, "seed", 0), "kl/codes")
+def _noise(run: Run, samples: int, like: Tensor, purpose: str = "kl/codes") -> Tensor:
+    rng = data.generator(getattr(run.settings, "seed", 0), purpose)
     return torch.randn(samples, *like.shape, generator=rng, dtype=torch.float64)

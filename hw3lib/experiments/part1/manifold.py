@@ -7,7 +7,7 @@ images (S, S, H, W).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -17,8 +17,7 @@ from annotated_types import Ge
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from hw3lib import data
-from hw3lib.experiments.base import CPU, Experiment, embedded_digits, outcome
+from hw3lib.experiments.base import CPU, Experiment, Floats, embedded_digits, outcome
 from hw3lib.experiments.part1.classifier import (
     DigitClassifier,
     TrainClassifier,
@@ -28,9 +27,6 @@ from hw3lib.experiments.part1.classifier import (
 from hw3lib.experiments.part1.vae_training import TrainVAE, load_vae
 from hw3lib.runs import Context, Outcome
 from hw3lib.vae import VAE
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class PlaneMap(Experiment):
@@ -51,7 +47,7 @@ class PlaneMap(Experiment):
     def compute(self, context: Context) -> Outcome:  # noqa: ARG002 - takes a second on any device
         tiles, classes = self.draw(load_vae(self.vae), load_classifier(self.classifier))
         arrays = {"tiles": (tiles * 17).round().byte(), "classes": classes.byte()}
-        return replace(outcome({}, arrays), data=data.checksum(self.vae.dataset))
+        return outcome({}, arrays)
 
     def canary(self) -> list[float]:
         """Means of the tiles of an untrained VAE, and the logits of an untrained classifier."""
@@ -86,7 +82,7 @@ def equal_neighbours_at_random(classes: ArrayLike) -> float:
     return float((counts * (counts - 1)).sum() / (total * (total - 1)))
 
 
-def num_regions(classes: ArrayLike, num_classes: int = 10) -> Ints:
+def num_regions(classes: ArrayLike, num_classes: int = 10) -> NDArray[np.int64]:
     """Connected regions of each class, (num_classes,); tiles connect along their sides."""
     c = np.asarray(classes)
     return np.array([scipy.ndimage.label(c == k)[1] for k in range(num_classes)])
@@ -108,8 +104,7 @@ def shuffled(classes: ArrayLike, seed: int = 0) -> NDArray[Any]:
 def rms_difference(a: ArrayLike, b: ArrayLike) -> Floats:
     """Root-mean-square difference per pixel of images a and b (..., H, W): (...)."""
     difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    rms: Floats = np.sqrt(np.square(difference).mean((-1, -2)))
-    return rms
+    return np.sqrt(np.square(difference).mean((-1, -2)))
 
 
 def neighbour_distances(tiles: ArrayLike) -> Floats:
@@ -145,22 +140,16 @@ class Order:
 
 
 def best_order(
-    centres: ArrayLike, ranks: Sequence[int], *, angles: int = 180, trials: int = 999, seed: int = 0
+    centres: ArrayLike, ranks: Sequence[int], *, trials: int = 999, seed: int = 0
 ) -> Order:
-    """Find the direction along which class centres follow an order best.
+    """Find the direction along which class centres (C, 2) follow an order best.
 
     Turning and mirroring the plane does not change the answer, which is why all directions are
-    tried. So many directions find some order in anything; the p-value accounts for that.
-
-    Args:
-        centres: (C, 2) positions of the classes.
-        ranks: place of each class in the order; equal places mean no order between them.
-        angles: directions tried, over the full turn.
-        trials: random assignments for the p-value.
-        seed: of the assignments.
+    tried. So many directions find some order in anything; the p-value accounts for that, by
+    `trials` random assignments. Equal ranks mean no order between these classes.
     """
     points, place = np.asarray(centres, dtype=np.float64), np.asarray(ranks)
-    turn = np.linspace(0, 2 * np.pi, angles, endpoint=False)
+    turn = np.linspace(0, 2 * np.pi, 180, endpoint=False)
     along = points @ np.stack([np.cos(turn), np.sin(turn)])
     taus = _kendall(along, place)
     rng = np.random.default_rng(seed)
@@ -171,15 +160,10 @@ def best_order(
 
 
 def linear_share(values: ArrayLike, positions: ArrayLike, groups: ArrayLike) -> float:
-    """Share of a quantity's variance within groups that is linear in the position (R^2).
+    """Share of a quantity's variance within groups that is linear in the position (R^2), 0 to 1.
 
-    Args:
-        values: (N,), such as the slant of each tile.
-        positions: (N, 2).
-        groups: (N,), such as the class of each tile; the mean of a group is taken out first.
-
-    Returns:
-        0 to 1; 0 also if the quantity does not vary.
+    Such as that of the slant (N,) of tiles at positions (N, 2) within their classes (N,): the mean
+    of each group is taken out first. 0 also if the quantity does not vary.
     """
     import pandas as pd
 
@@ -194,12 +178,9 @@ def linear_share(values: ArrayLike, positions: ArrayLike, groups: ArrayLike) -> 
 def style_share(
     tiles: ArrayLike, classes: ArrayLike, measure: Callable[[ArrayLike], Floats]
 ) -> float:
-    """`linear_share` of what is measured on each tile, such as its slant, in the codes of the grid.
+    """`linear_share`, in the codes of the grid, of a measure of its tiles, such as `strokes.slant`.
 
-    Args:
-        tiles: (S, S, H, W) as `VAE.manifold` draws them, in 0..15.
-        classes: (S, S), what each tile shows.
-        measure: maps images (N, H, W) to numbers (N,), such as `strokes.slant`.
+    Tiles (S, S, H, W), in 0..15, are those of `VAE.manifold`, and `classes` (S, S) what they show.
     """
     t = np.asarray(tiles)
     ticks = scipy.stats.norm.ppf((np.arange(len(t)) + 0.5) / len(t))
@@ -213,5 +194,4 @@ def _kendall(along: Floats, place: NDArray[Any]) -> Floats:
     sign = np.sign(place[j] - place[i])
     concord = np.sign(along[j] - along[i]) * sign[:, None]
     ordered = max(int(np.abs(sign).sum()), 1)
-    tau: Floats = concord.sum(0) / np.sqrt(ordered * len(i))
-    return tau
+    return concord.sum(0) / np.sqrt(ordered * len(i))

@@ -51,11 +51,7 @@ def prior_log_weights(
 ) -> Tensor:
     """log p(x_n|z_l) in nats, (N, draws), of codes z_l ~ N(0, I) that all images share.
 
-    Args:
-        scores: log p(x|z) of all pairs of images x (N, ...) and codes.
-        like: (..., D) any tensor of the codes' width, type and device.
-        draws: codes in all, of which `rows` are decoded at a time.
-        generator: CPU generator of the codes.
+    Codes have the width, type and device of `like` (..., D); `rows` of them are decoded at a time.
     """
     parts = []
     for part in torch.arange(draws).split(rows):
@@ -76,12 +72,7 @@ def encoder_log_weights(
 ) -> tuple[Tensor, Tensor]:
     """Both parts of the importance weights of codes z_nl ~ q(z|x_n) = N(mean_n, diag std_n^2).
 
-    Args:
-        scores, x, draws, generator, rows: as in `prior_log_weights`, with `draws` codes an image.
-        mean, log_std: (N, D) of the encoder.
-
-    Returns:
-        log p(x_n|z_nl) and log p(z_nl) - log q(z_nl|x_n) in nats, (N, draws) each.
+    They are log p(x_n|z_nl) and log p(z_nl) - log q(z_nl|x_n) in nats, (N, draws) each.
     """
     log_lik = torch.empty(len(x), draws, dtype=mean.dtype, device=mean.device)
     log_ratio = torch.empty_like(log_lik)
@@ -121,18 +112,11 @@ def estimates(log_weights: Tensor, sizes: Sequence[int]) -> list[tuple[Tensor, T
 
 
 def summarise(log_weights: Tensor, log_p: Tensor, sizes: Sequence[int]) -> dict[str, list[float]]:
-    """Error, spread and effective sample size of the estimates of log p(x), for each L.
+    """Error, spread and effective sample size of the `estimates` of log p(x), (N,), for each L.
 
-    Args:
-        log_weights: (N, T) in nats.
-        log_p: (N,) what is estimated.
-        sizes: the values of L.
-
-    Returns:
-        One value for each L. `error` is the mean error in nats, with `error_low` and `error_high`,
-        its 95% interval over the N images; `std`, the standard deviation in nats over repetitions,
-        root mean square over images, for those L that were repeated; `ess`, the mean effective
-        sample size.
+    `error` is the mean error in nats, with `error_low` and `error_high`, its 95% interval over the
+    N images; `std`, the standard deviation in nats over repetitions, root mean square over images,
+    for those L that were repeated; `ess`, the mean effective sample size.
     """
     rows: dict[str, list[float]] = defaultdict(list)
     for log_mean, ess in estimates(log_weights, sizes):
@@ -160,25 +144,19 @@ def log_second_moment(
     shift = 2 * p_mean @ p_precision - q_mean @ q_precision
     logdets = 2 * p_precision.logdet() - q_precision.logdet() - precision.logdet()
     squares = _quadratic(precision.inverse(), shift) + _quadratic(q_precision, q_mean)
-    moment: Tensor = 0.5 * (logdets + squares) - _quadratic(p_precision, p_mean)
-    return moment
+    return 0.5 * (logdets + squares) - _quadratic(p_precision, p_mean)
 
 
 def _quadratic(matrix: Tensor, x: Tensor) -> Tensor:
     """x_n^T M x_n of each row, (N,)."""
-    value: Tensor = ((x @ matrix) * x).sum(1)
-    return value
+    return ((x @ matrix) * x).sum(1)
 
 
 def asymptotics(log_second_moments: Tensor, size: int) -> dict[str, float]:
     """What `summarise` should give for a large L, from the second moments of the weights alone.
 
     With v = E[(w / p(x))^2] - 1 the estimate of log p(x) has bias -v / 2L, variance v / L, and an
-    effective sample size of L / (1 + v).
-
-    Args:
-        log_second_moments: (N,) log(1 + v) of each image, in nats.
-        size: L.
+    effective sample size of L / (1 + v); log(1 + v) is given for each image, (N,), and `size` is L.
     """
     v = log_second_moments.double().expm1()
     expected = {"ess": size / (1 + v), "std": v / size, "error": -v / (2 * size)}
@@ -186,31 +164,25 @@ def asymptotics(log_second_moments: Tensor, size: int) -> dict[str, float]:
     return means | {"std": math.sqrt(means["std"])}
 
 
-def prior_mass(
-    mean: Tensor, covariance: Tensor, draws: int, generator: Generator, level: float = 0.95
-) -> Tensor:
-    """Probability that z ~ N(0, I) falls into the ellipsoid that holds `level` of a Gaussian.
+def prior_mass(mean: Tensor, covariance: Tensor, draws: int, generator: Generator) -> Tensor:
+    """Probability that z ~ N(0, I) falls into the ellipsoid with 95% of N(mean_n, covariance).
 
-    The prior density is averaged over points spread evenly in the ellipsoid, which works where
-    counting hits would need astronomically many prior samples.
-
-    Args:
-        mean, covariance: (N, D) and (D, D) of the Gaussians.
-        draws, generator: how many points an ellipsoid, and the CPU generator of them.
-        level: probability of the ellipsoid under N(mean, covariance).
-
-    Returns:
-        (N,).
+    The prior density is averaged over `draws` points spread evenly in each ellipsoid, which works
+    where counting hits would need astronomically many prior samples; (N,).
     """
     d = mean.shape[1]
-    radius = math.sqrt(scipy.stats.chi2.ppf(level, d))
+    radius = math.sqrt(scipy.stats.chi2.ppf(0.95, d))
     direction = F.normalize(torch.randn(draws, d, dtype=mean.dtype, generator=generator), dim=1)
     length = torch.rand(draws, 1, dtype=mean.dtype, generator=generator) ** (1 / d)
     root = torch.linalg.cholesky(covariance)
     z = mean[:, None] + radius * (length * direction) @ root.T
     log_volume = root.diagonal().log().sum() + d * math.log(radius * math.sqrt(math.pi))
-    mass: Tensor = (log_volume - math.lgamma(d / 2 + 1)).exp() * log_normal(z).exp().mean(1)
-    return mass
+    return (log_volume - math.lgamma(d / 2 + 1)).exp() * log_normal(z).exp().mean(1)
+
+
+def _check_sizes(name: str, sizes: Sequence[int], draws: int) -> None:
+    if not 1 <= min(sizes) <= max(sizes) <= draws:
+        raise ValueError(f"{name}={sizes}: there are {draws} draws, so give sizes from 1 to that")
 
 
 class LinearGaussianStudy(Experiment):
@@ -238,6 +210,11 @@ class LinearGaussianStudy(Experiment):
     data_dim: Annotated[int, Ge(1)] = 784
     posterior_std: Annotated[float, Gt(0), Lt(1)] = 0.3
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _draws_suffice(self) -> Self:
+        _check_sizes("sizes", self.sizes, self.draws)
+        return self
 
     def compute(self, context: Context) -> Outcome:  # noqa: ARG002 - always on the CPU
         rows = [self.measure(d) for d in self.dims]
@@ -318,18 +295,14 @@ class MarginalLikelihood(Experiment):
     def _draws_suffice(self) -> Self:
         for name in ("prior", "encoder"):
             sizes, draws = getattr(self, f"{name}_sizes"), getattr(self, f"{name}_draws")
-            if not 1 <= min(sizes) <= max(sizes) <= draws:
-                raise ValueError(
-                    f"{name}_sizes={sizes}: {name}_draws={draws}, so give sizes from 1 to {draws}"
-                )
+            _check_sizes(f"{name}_sizes", sizes, draws)
         return self
 
     def compute(self, context: Context) -> Outcome:
         device = device_of(context)
-        dataset = data.load(self.vae.dataset)
-        x = data.quantize(dataset.x_test[: self.num_images]).to(device)
+        x = data.quantize(data.load(self.vae.dataset).x_test[: self.num_images]).to(device)
         results = self.measure(load_vae(self.vae).to(device), x)
-        return outcome(results, dataset=dataset, device=device)
+        return outcome(results, device=device)
 
     def canary(self) -> list[float]:
         """The losses of the model's canary, and this measurement on digits without training."""
@@ -392,10 +365,9 @@ class PosteriorGrid(Experiment):
 
     def compute(self, context: Context) -> Outcome:
         device = device_of(context)
-        dataset = data.load(self.vae.dataset)
-        x = data.quantize(dataset.x_test[self.image][None]).to(device)
+        x = data.quantize(data.load(self.vae.dataset).x_test[self.image][None]).to(device)
         results, arrays = self.measure(load_vae(self.vae).to(device), x)
-        return outcome(results, arrays | {"image": x[0]}, dataset=dataset, device=device)
+        return outcome(results, arrays | {"image": x[0]}, device=device)
 
     def canary(self) -> list[float]:
         """The losses of the model's canary, and this measurement on a digit without training."""
@@ -446,20 +418,15 @@ def zoom(axes: Tensor, log_density: Tensor, drop: float = 12.0) -> Tensor:
     ends = torch.stack([points[[0, -1]] for points in inside])
     half = (ends.diff(dim=1)[:, 0] / 2 + 1.5 * (axes[:, 1] - axes[:, 0])).max()
     steps = torch.linspace(-1, 1, axes.shape[1], dtype=axes.dtype)
-    zoomed: Tensor = ends.mean(1, keepdim=True) + half * steps
-    return zoomed
+    return ends.mean(1, keepdim=True) + half * steps
 
 
 def integrals(axes: Tensor, log_p_joint: Tensor, level: float = 0.95) -> dict[str, float]:
     """What the grid says about a posterior: sums over its cells.
 
-    Args:
-        axes, log_p_joint: (2, S), and (S, S) log p(x, z) in nats; negligible outside the grid.
-        level: of the highest-density region.
-
-    Returns:
-        `log_p`, log p(x) in nats; `kl`, KL(p(z|x) || p(z)) in nats; `log_second_moment`,
-        log E[(p(x|z) / p(x))^2] under the prior; `prior_mass` of the highest-density region.
+    `log_p`, log p(x) in nats; `kl`, KL(p(z|x) || p(z)) in nats; `log_second_moment`,
+    log E[(p(x|z) / p(x))^2] under the prior; `prior_mass` of the region of highest density that
+    holds a share `level`. Outside the grid the joint density has to be negligible.
     """
     log_area = float((axes[:, 1] - axes[:, 0]).log().sum())
     log_prior = log_normal(grid_codes(axes)).view_as(log_p_joint)

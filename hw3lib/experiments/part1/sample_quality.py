@@ -13,14 +13,9 @@ from pydantic import model_validator
 from torch import Tensor
 
 from hw3lib import data, stats
-from hw3lib.experiments.base import CPU, Experiment, device_of, embedded_digits, outcome
+from hw3lib.experiments.base import CPU, Experiment, Floats, device_of, embedded_digits, outcome
 from hw3lib.experiments.part1 import distances, strokes
-from hw3lib.experiments.part1.classifier import (
-    DigitClassifier,
-    TrainClassifier,
-    digit_logits,
-    load_classifier,
-)
+from hw3lib.experiments.part1.classifier import DigitClassifier, TrainClassifier, load_classifier
 from hw3lib.experiments.part1.vae_training import SNAPSHOT_EPOCHS, STORED_IMAGES, TrainVAE, load_vae
 from hw3lib.runs import Context, Outcome, Run
 
@@ -32,8 +27,6 @@ MEASURES = (
 
 REAL = "real"
 """Name of the row in which real images take the place of samples."""
-
-Floats = NDArray[np.float64]
 
 
 class SampleQuality(Experiment):
@@ -67,9 +60,8 @@ class SampleQuality(Experiment):
 
     def compute(self, context: Context) -> Outcome:
         device = device_of(context)
-        dataset = data.load(self.vae.dataset)
         classifier = load_classifier(self.classifier).to(device)
-        reference, real = self._real_images(data.quantize(dataset.x_test))
+        reference, real = self._real_images(data.quantize(data.load(self.vae.dataset).x_test))
         sets: dict[str, Tensor] = {REAL: real}
         for epoch in self.snapshots:
             vae = load_vae(self.vae, epoch).to(device)
@@ -84,7 +76,7 @@ class SampleQuality(Experiment):
             "images": torch.stack([x[:STORED_IMAGES] for x in sets.values()]),
         }
         results = {"rows": list(sets), "measures": list(MEASURES), "num_samples": len(real)}
-        return outcome(results, arrays, dataset=dataset, device=device)
+        return outcome(results, arrays, device=device)
 
     def canary(self) -> list[float]:
         """Samples of an untrained VAE, and every measure on embedded digits in negative."""
@@ -107,9 +99,8 @@ class SampleQuality(Experiment):
 def read_digits(classifier: DigitClassifier, images: Tensor) -> tuple[Tensor, Floats]:
     """Logits (N, 10), and features (N, 64) in float64, of images (N, 28, 28); both on the CPU."""
     device = next(classifier.parameters()).device
-    images = images.to(device)
-    features = torch.cat([classifier.features(x) for x in images.split(1000)])
-    return digit_logits(classifier, images).cpu(), features.double().cpu().numpy()
+    features = torch.cat([classifier.features(x) for x in images.to(device).split(1000)])
+    return classifier.head(features).cpu(), features.double().cpu().numpy()
 
 
 def measure_blocks(
@@ -117,13 +108,9 @@ def measure_blocks(
 ) -> Floats:
     """All measures of a set of images, one value a block, (9, blocks), in the order of `MEASURES`.
 
-    Args:
-        images: (N, 28, 28) grey levels 0..15.
-        logits: (N, 10) of the classifier.
-        features: (N, F) of the classifier.
-        reference: (N, F) of the images to compare with. Distances are in units in which the mean
-            square of its features is 1.
-        blocks: how many; images that are left over are not used.
+    Logits and features are what `read_digits` gives, `reference` the features of the images to
+    compare with. Distances are in units in which the mean square of these is 1. Images that are
+    left over are not used.
     """
     scale = np.sqrt(np.square(reference).mean())
     features, reference = features / scale, reference / scale
@@ -147,21 +134,13 @@ def measure_blocks(
 
 def class_shares(logits: Tensor) -> Floats:
     """Share of each class among the predictions, (10,)."""
-    shares: Floats = logits.argmax(1).bincount(minlength=10).double().numpy() / len(logits)
-    return shares
+    return logits.argmax(1).bincount(minlength=10).double().numpy() / len(logits)
 
 
 def blocks_of(run: Run, row: str | int, measure: str) -> Floats:
-    """The block values of one measure in one row of a run, (blocks,).
-
-    Args:
-        run: a stored `SampleQuality`.
-        row: an epoch, or "real".
-        measure: one of `MEASURES`.
-    """
+    """Values (blocks,) of one of `MEASURES` in a row of a `SampleQuality`, an epoch or "real"."""
     position = run.results["rows"].index(str(row)), run.results["measures"].index(measure)
-    values: Floats = run.arrays["measures"][position]
-    return values
+    return run.arrays["measures"][position]
 
 
 def estimate(run: Run, row: str | int, measure: str) -> stats.Interval:
@@ -175,14 +154,12 @@ def early_excess(run: Run, measure: str, start: int, middle: int, end: int) -> F
     The signs of the changes are those of their means, so that noise does not count as change.
     """
     s, m, e = (blocks_of(run, epoch, measure) for epoch in (start, middle, end))
-    excess: Floats = np.sign((m - s).mean()) * (m - s) - np.sign((e - m).mean()) * (e - m)
-    return excess
+    return np.sign((m - s).mean()) * (m - s) - np.sign((e - m).mean()) * (e - m)
 
 
 def images_of(run: Run, row: str | int) -> NDArray[Any]:
     """The first images of one row, (64, 28, 28) or fewer."""
-    images: NDArray[Any] = run.arrays["images"][run.results["rows"].index(str(row))]
-    return images
+    return run.arrays["images"][run.results["rows"].index(str(row))]
 
 
 def verdict(excess: stats.Interval) -> str:

@@ -88,7 +88,12 @@ def draw_many(
 
 def level_counts(x: Tensor) -> Tensor:
     """How often each pixel of images (N, H, W) has each grey level: (H, W, 16) int64."""
-    return torch.stack([(x == level).sum(0) for level in range(GREY_LEVELS)], dim=-1)
+    pixels = x[0].numel()
+    counts = torch.zeros(pixels * GREY_LEVELS, dtype=torch.int64)
+    first_bin = GREY_LEVELS * torch.arange(pixels)
+    for part in x.flatten(1).split(4000):
+        counts += (part + first_bin).flatten().bincount(minlength=len(counts))
+    return counts.view(*x.shape[1:], GREY_LEVELS)
 
 
 def correlation_across_images(x: Tensor, min_share: float = 0.05) -> Tensor:
@@ -105,13 +110,10 @@ def correlation_across_images(x: Tensor, min_share: float = 0.05) -> Tensor:
 
 
 def variance_shares(logits: Tensor) -> tuple[float, float]:
-    """Pixel variance over all samples, summed over pixels, in its two parts (total variance law).
+    """The variance of E[x|z] over codes z from the prior, and the mean of Var[x|z].
 
-    Args:
-        logits: (N, 16, H, W) of N codes drawn from the prior.
-
-    Returns:
-        The variance of E[x|z] over codes, and the mean of Var[x|z]; in squared grey levels.
+    The two parts of the variance of a pixel over all samples, summed over pixels, in squared grey
+    levels; for logits (N, 16, H, W).
     """
     levels = torch.arange(GREY_LEVELS, dtype=torch.float64)
     probs = logits.double().softmax(1)

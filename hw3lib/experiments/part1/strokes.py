@@ -12,19 +12,21 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike, NDArray
 
+from hw3lib.experiments.base import Floats
+
 INK_LEVEL = 8
 """Grey level from which a pixel counts as ink."""
 
 SMALLEST_PIECE = 5
 """Connected ink of fewer pixels is a speck, not a piece."""
 
-Floats = NDArray[np.float64]
+_WITHIN_IMAGE = np.pad(np.ones((1, 3, 3), dtype=bool), ((1, 1), (0, 0), (0, 0)))
+"""The eight neighbours of a pixel, in no other image."""
 
 
 def ink(images: ArrayLike) -> Floats:
     """Share of ink pixels of each image, (N,)."""
-    shares: Floats = _is_ink(images).mean((1, 2))
-    return shares
+    return _is_ink(images).mean((1, 2))
 
 
 def stroke_width(images: ArrayLike) -> Floats:
@@ -35,8 +37,7 @@ def stroke_width(images: ArrayLike) -> Floats:
     """
     black = np.pad(_is_ink(images), ((0, 0), (1, 1), (1, 1)))
     outline = sum(np.diff(black, axis=axis).sum((1, 2)) for axis in (1, 2))
-    width: Floats = 2 * black.sum((1, 2)) / np.maximum(outline, 1)
-    return width
+    return 2 * black.sum((1, 2)) / np.maximum(outline, 1)
 
 
 def pieces(images: ArrayLike) -> NDArray[np.int64]:
@@ -55,12 +56,9 @@ def background(images: ArrayLike, margin: int = 2) -> Floats:
     pieces, so they count as dirt. An image without background gets 0.
     """
     labels, is_piece = _pieces(_is_ink(images))
-    around = np.zeros((3, 3, 3), dtype=bool)
-    around[1] = True
-    near = scipy.ndimage.binary_dilation(is_piece[labels], around, iterations=margin)
+    near = scipy.ndimage.binary_dilation(is_piece[labels], _WITHIN_IMAGE, iterations=margin)
     dirty = (np.asarray(images) > 0) & ~near
-    shares: Floats = dirty.sum((1, 2)) / np.maximum((~near).sum((1, 2)), 1)
-    return shares
+    return dirty.sum((1, 2)) / np.maximum((~near).sum((1, 2)), 1)
 
 
 def slant(images: ArrayLike) -> Floats:
@@ -95,9 +93,7 @@ def spatial_autocorrelation(images: ArrayLike) -> float:
 
 def _pieces(black: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Connected ink (N, H, W), numbered over all images from 1, and which numbers are pieces."""
-    within_image = np.zeros((3, 3, 3))
-    within_image[1] = 1
-    labels, count = scipy.ndimage.label(black, within_image)
+    labels, count = scipy.ndimage.label(black, _WITHIN_IMAGE)
     is_piece = np.bincount(labels.ravel(), minlength=count + 1) >= SMALLEST_PIECE
     is_piece[0] = False  # paper
     return labels, is_piece

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Gt
@@ -115,7 +115,7 @@ class BoundTightness(Experiment):
             "refined_num_samples": self.refined_num_samples,
             "steps": self.reported_steps,
         }
-        return outcome(results, arrays, dataset=dataset, device=device, seconds=seconds)
+        return outcome(results, arrays, device=device, seconds=seconds)
 
     def canary(self) -> list[float]:
         """All that is measured, on two embedded digits with an untrained model in float64."""
@@ -144,14 +144,15 @@ class BoundTightness(Experiment):
         proposal = self._proposal(model, *trail[-1])
         ks = self.refined_num_samples
         refined = bounds.importance_weighted_bound(proposal, x, ks, weights, rows=ROWS)
-        lower, upper = self._sandwich(model, len(x), block)
-        both = {"lower": lower, "upper": upper}
-        measured = {"elbo": torch.stack(elbo, 1), "bound": bound, "refined": refined} | both
+        measured = {"elbo": torch.stack(elbo, 1), "bound": bound, "refined": refined}
+        measured["lower"], measured["upper"] = self._sandwich(model, len(x), block)
         return {name: value.cpu() for name, value in measured.items()}
 
     def _refine(self, model: VAE, x: Tensor, rng: torch.Generator) -> list[Posterior]:
-        size: dict[str, Any] = {"samples": self.step_samples, "step_size": self.step_size}
-        return refine_posterior(model, x, steps=self.steps, **size, generator=rng)
+        return refine_posterior(
+            model, x, steps=self.steps, samples=self.step_samples, step_size=self.step_size,
+            generator=rng,
+        )  # fmt: skip
 
     def _proposal(self, model: VAE, mean: Tensor, log_std: Tensor) -> FixedPosterior:
         return FixedPosterior(model, mean, log_std + math.log(self.widening))
@@ -220,19 +221,10 @@ def sandwich(
     num_samples: Sequence[int],
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Bounds in nats from both sides on log p(x) of images that were sampled from the model.
+    """Lower and upper bounds in nats, (N, K's) each, on log p(x) of images that the model made.
 
-    A code z that made x is an exact sample of the posterior p(z|x). Among the importance samples it
-    turns the lower bound, in expectation, into an upper one (Grosse et al. 2015).
-
-    Args:
-        model: the latent-variable model.
-        x, z: (N, ...) images and the codes (N, D) that made them.
-        num_samples: values of K, ascending.
-        generator: CPU generator of the noise.
-
-    Returns:
-        The lower bound from K samples and the upper bound from the same and z, (N, K's) each.
+    The code z that made x is an exact sample of the posterior p(z|x). Among the K importance
+    samples it turns the lower bound, in expectation, into an upper one (Grosse et al. 2015).
     """
     lower = bounds.importance_weighted_bound(model, x, num_samples, generator, rows=ROWS)
     mean, log_std = model.encode(x)

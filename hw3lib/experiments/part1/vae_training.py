@@ -18,7 +18,7 @@ from hw3lib.experiments.base import (
     device_of,
     embedded_digits,
     outcome,
-    tensors,
+    restored,
 )
 from hw3lib.runs import Context, Outcome
 from hw3lib.vae import VAE, ElboObjective, bounds, evaluate_elbo, mean_image
@@ -37,12 +37,9 @@ class TrainVAE(Training):
     """Train a VAE with the course's settings; defaults are those of question 1.8.
 
     Attributes:
-        dataset: "mnist" or "digits".
         latent_dim: D.
         beta: weight of the KL, which is summed over dimensions and averaged over the batch.
-        epochs, batch_size, learning_rate: of Adam.
         num_filters: channels of the first stage.
-        seed: of the initial weights, the order of the images, and all noise.
 
     Example:
         >>> from hw3lib import run
@@ -62,12 +59,9 @@ class TrainVAE(Training):
     def compute(self, context: Context) -> Outcome:
         device = device_of(context)
         dataset = data.load(self.dataset).to(device)
-        model, progress = self.train(
-            dataset, device=device, checkpoint=context.checkpoint, deadline=context.deadline
-        )
+        model, progress = self.train(dataset, context)
         model.load_state_dict(progress.best_state)
-        model.eval()
-        results, arrays = self._evaluate(model, data.quantize(dataset.x_test))
+        results, arrays = self._evaluate(model.eval(), data.quantize(dataset.x_test))
         results |= course_of(progress, model)
         arrays["test_labels"] = dataset.y_test[:STORED_CODES].byte()
         weights = {f"best.{name}": value for name, value in progress.best_state.items()}
@@ -75,10 +69,7 @@ class TrainVAE(Training):
             state = progress.snapshots[epoch]
             # Half precision is ample for pictures and halves the file.
             weights |= {f"epoch{epoch}.{name}": value.half() for name, value in state.items()}
-        seconds = progress.seconds
-        return outcome(
-            results, arrays, weights=weights, dataset=dataset, device=device, seconds=seconds
-        )
+        return outcome(results, arrays, weights=weights, device=device, seconds=progress.seconds)
 
     def canary(self) -> list[float]:
         """Losses of ten optimisation steps on the embedded digits, and of a validation."""
@@ -89,17 +80,15 @@ class TrainVAE(Training):
         return [*losses, *objective.validate(model).values()]
 
     def train(
-        self, dataset: data.Dataset, *, device: torch.device, **options: Any
+        self, dataset: data.Dataset, context: Context, **options: Any
     ) -> tuple[VAE, training.Progress]:
-        """Build and train; `options` go to `hw3lib.training.fit`."""
+        """Build on the data's device and train; `options` go to `hw3lib.training.fit`."""
         images = data.quantize(dataset.x_train)
         train, val = data.train_val_split(len(images))
         objective = self.objective(images[train], images[val])
-        model, optimizer = self.build(device)
-        snapshots = self.snapshot_epochs()
-        return model, self.loop(
-            model, objective, optimizer, select="bpd", snapshots=snapshots, **options
-        )
+        model, optimizer = self.build(images.device)
+        options = {"select": "bpd", "snapshots": self.snapshot_epochs()} | options
+        return model, self.loop(model, objective, optimizer, context, **options)
 
     def snapshot_epochs(self) -> list[int]:
         """Epochs whose weights this run keeps."""
@@ -174,14 +163,12 @@ def load_vae(settings: TrainVAE, epoch: int | None = None) -> VAE:
         raise ValueError(f"no snapshot at epoch {epoch}; this run keeps epochs {kept}")
     stored = runs.run(settings, weights=True)
     prefix = "best." if epoch is None else f"epoch{epoch}."
-    state = {
-        name.removeprefix(prefix): value.float()
-        for name, value in tensors(stored.weights).items()
+    weights = {
+        name.removeprefix(prefix): value
+        for name, value in stored.weights.items()
         if name.startswith(prefix)
     }
-    model = VAE(settings.latent_dim, settings.num_filters)
-    model.load_state_dict(state)
-    return model.eval().requires_grad_(False)
+    return restored(VAE(settings.latent_dim, settings.num_filters), weights)
 
 
 class ScoreVAE(Experiment):
@@ -209,7 +196,7 @@ class ScoreVAE(Experiment):
         }
         nll, kl = best.mean(0).float().unbind(-1)
         arrays = {"nll": nll, "kl": kl, "labels": dataset.y_test.byte()}
-        return outcome(results, arrays, dataset=dataset, device=device)
+        return outcome(results, arrays, device=device)
 
     def canary(self) -> list[float]:
         """Terms of an untrained model on a few embedded digits."""

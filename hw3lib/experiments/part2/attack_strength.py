@@ -44,9 +44,8 @@ class AttackStrength(Study):
     def canary(self) -> list[float]:
         """Losses and all that is measured, with few steps, on embedded images."""
         attacks = [PGD(self.eps, steps=2), PGD(self.eps, steps=3, step=self.jump)]
-        network = canary.images(self.model)[0]
-        short, guesses = self.changed(steps=(1, 3)), canary.guesses(network)
-        measured = [short.measure(network, *guesses, name) for name in short.attacks()]
+        short, guesses = self.changed(steps=(1, 3)), canary.guesses(self.model)
+        measured = [short.measure(*guesses, name) for name in short.attacks()]
         return canary.losses(self.model, attacks) + canary.means(measured)
 
     def blocks(self, model: Classifier, x: Tensor, y: Tensor) -> list[Block]:

@@ -27,8 +27,7 @@ from hw3lib.experiments.part2.resnet_training import TrainResNet, load_resnet
 from hw3lib.robust.attacks import FGSM, PGD, SignNoise
 from hw3lib.robust.evaluate import accuracy, correct, course_accuracy, withstood
 from hw3lib.robust.modes import Classifier
-from hw3lib.runs.settings import Context, Outcome
-from hw3lib.runs.store import Run
+from hw3lib.runs import Context, Outcome, Run
 from hw3lib.stats import Interval, two_way_interval
 
 
@@ -76,20 +75,23 @@ class UnderAttack(Experiment):
     def compute(self, context: Context) -> Outcome:
         device = device_of(context)
         dataset, index, x, y = test_images(self.model, self.images, device, self.num or None)
+        in_course = torch.isin(index, data.test_split(len(dataset.y_test))[1])
+        if not in_course.any():
+            raise ValueError(
+                f"num={self.num}: none of these images is among the course's; give more"
+            )
         blocks = self.blocks(load_resnet(self.model, device), x, y)
         masks, seconds = resumable_blocks(blocks, context, self.describe())
         right = torch.stack(masks).cpu()
-        in_course = torch.isin(index, data.test_split(len(dataset.y_test))[1])
         results = {"attacks": ["none", *map(repr, self.attacks)], **counted(right, in_course)}
         arrays = {"right": right, "index": index, "in_course": in_course}
-        return outcome(results, arrays, dataset=dataset, device=device, seconds=seconds)
+        return outcome(results, arrays, device=device, seconds=seconds)
 
     def canary(self) -> list[float]:
         """Loss of an untrained small network on embedded images after each attack, and counts."""
         rngs = (data.generator(self.seed, "canary") for _ in self.attacks)
         losses = canary.losses(self.model, self.attacks, rngs)
-        model = canary.images(self.model)[0]
-        x, y = canary.guesses(model)
+        model, x, y = canary.guesses(self.model)
         right = torch.stack([block() for block in self.blocks(model, x, y)])
         table = counted(right, torch.arange(len(y)) % 2 == 0)
         return losses + [row["value"] for rows in table.values() for row in rows]
@@ -133,11 +135,11 @@ class AdversarialPictures(Experiment):
 
     def compute(self, context: Context) -> Outcome:
         device = device_of(context)
-        dataset, index, x, y = test_images(self.model, "course", device, 500)
+        _, index, x, y = test_images(self.model, "course", device, 500)
         arrays = self.pictures(load_resnet(self.model, device), x, y)
         arrays["index"] = index[arrays["index"]]
         results = {"classes": list(data.CLASSES[self.model.dataset])}
-        return outcome(results, arrays, dataset=dataset, device=device)
+        return outcome(results, arrays, device=device)
 
     def canary(self) -> list[float]:
         """Sizes of the changes and confidences on embedded images, untrained network."""
@@ -180,9 +182,8 @@ def outcomes(run: Run, attacks: Mapping[str, AnyAttack] = SUITE) -> dict[str, ND
 
 def intervals(run: Run, attacks: Mapping[str, AnyAttack] = SUITE) -> dict[str, dict[str, Interval]]:
     """Accuracies in both protocols: `intervals(run)["FGSM"]["course"]`, or "honest"."""
-    kinds = ("course", "honest")
     return {
-        name: {kind: Interval(**run.results[kind][row]) for kind in kinds}
+        name: {kind: Interval(**run.results[kind][row]) for kind in ("course", "honest")}
         for name, row in _rows(run, attacks).items()
     }
 

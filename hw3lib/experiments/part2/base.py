@@ -54,12 +54,12 @@ class Study(Experiment):
 
     def compute(self, context: Context) -> Outcome:
         device = device_of(context)
-        dataset, index, x, y = test_images(self.model, "course", device, self.images)
+        _, index, x, y = test_images(self.model, "course", device, self.images)
         blocks = self.blocks(load_resnet(self.model, device), x, y)
         parts, seconds = resumable_blocks(blocks, context, self.describe())
         results, arrays = self.stored(parts)
         arrays["index"] = index
-        return outcome(results, arrays, dataset=dataset, device=device, seconds=seconds)
+        return outcome(results, arrays, device=device, seconds=seconds)
 
 
 def test_images(
@@ -68,13 +68,9 @@ def test_images(
     device: torch.device,
     num: int | None = None,  # noqa: PT028
 ) -> tuple[data.Dataset, Tensor, Tensor, Tensor]:
-    """The data set, the chosen indices, and these test images as pixels with their labels.
+    """A network's data set, indices of test images, and these images as pixels with their labels.
 
-    Args:
-        model: the network whose data set is taken.
-        images: "all" of them, or the "course"'s quarter.
-        device: of images and labels.
-        num: only the first so many, if there are more.
+    They are the first `num`, if there are more, of "all" test images or of the "course"'s quarter.
     """
     dataset = data.load(model.dataset)
     index = torch.arange(len(dataset.y_test))

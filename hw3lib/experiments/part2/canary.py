@@ -31,15 +31,16 @@ def images(model: TrainResNet) -> tuple[Classifier, Tensor, Tensor]:
     return network, *_shapes(8)
 
 
-def guesses(model: Classifier, num: int = 16) -> tuple[Tensor, Tensor]:
-    """Embedded images, and what a network takes them for, but for every fourth: that is wrong.
+def guesses(model: TrainResNet) -> tuple[Classifier, Tensor, Tensor]:
+    """The network of `images`, images, and what it takes them for; of every fourth that is wrong.
 
-    So an untrained network is right on some, and attacks turn some of these.
+    So it is right on some, and attacks turn some of these.
     """
-    x, _ = _shapes(num)
-    answers = model(x).argmax(1)
-    wrong = torch.arange(num) % 4 == 3
-    return x, torch.where(wrong, (answers + 1) % 10, answers)
+    network, *_ = images(model)
+    x, _ = _shapes(16)
+    answers = network(x).argmax(1)
+    wrong = torch.arange(len(x)) % 4 == 3
+    return network, x, torch.where(wrong, (answers + 1) % 10, answers)
 
 
 def losses(

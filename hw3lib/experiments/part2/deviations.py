@@ -14,8 +14,8 @@ from torch import Tensor
 
 from hw3lib.experiments.part2 import canary
 from hw3lib.experiments.part2.base import Block, Study
-from hw3lib.robust.attacks import LOSSES
-from hw3lib.robust.balls import CIFAR10_MEAN, CIFAR10_STD
+from hw3lib.robust.attacks import LOSSES, input_gradient
+from hw3lib.robust.balls import CIFAR10_MEAN, CIFAR10_STD, like
 from hw3lib.robust.modes import Classifier, evaluating, keeping_statistics
 from hw3lib.robust.resnet import ResNet
 from hw3lib.runs.store import Run
@@ -93,9 +93,8 @@ class Deviations(Study):
         model, x, y = canary.images(self.model)
         attacked = [self.perturb(model, normalized(x), y, habits) for habits in self.combinations]
         losses = canary.means(LOSSES["cross_entropy"](model(pixels(z)), y) for z in attacked)
-        return losses + canary.means(
-            block() for block in self.blocks(model, *canary.guesses(model))
-        )
+        blocks = self.blocks(*canary.guesses(self.model))
+        return losses + canary.means(block() for block in blocks)
 
     def blocks(self, model: Classifier, x: Tensor, y: Tensor) -> list[Block]:
         return [partial(self.right, model, x, y, habits) for habits in self.combinations]
@@ -126,11 +125,8 @@ class Deviations(Study):
         point = z
         with _batch_norm(model, habits.mode):
             for _ in range(steps):
-                point = point.detach().requires_grad_()
-                with torch.enable_grad():
-                    total = LOSSES[habits.loss](model(pixels(point)), y).sum()
-                (gradient,) = torch.autograd.grad(total, point)
-                moved = (point + size * gradient.sign()).detach()
+                gradient, _ = input_gradient(lambda z: model(pixels(z)), point, y, habits.loss)
+                moved = point + size * gradient.sign()
                 point = _clamped(moved.clamp(z - eps, z + eps), habits.clamp)
         return point
 
@@ -152,12 +148,12 @@ def by_writing(run: Run, attack: Kind) -> dict[str, dict[str, Interval]]:
 
 def normalized(x: Tensor) -> Tensor:
     """Pixels in [0, 1] in the units of the network's first layer."""
-    return (x - _channels(CIFAR10_MEAN, x)) / _channels(CIFAR10_STD, x)
+    return (x - like(CIFAR10_MEAN, x)) / like(CIFAR10_STD, x)
 
 
 def pixels(z: Tensor) -> Tensor:
     """The inverse of `normalized`."""
-    return z * _channels(CIFAR10_STD, z) + _channels(CIFAR10_MEAN, z)
+    return z * like(CIFAR10_STD, z) + like(CIFAR10_MEAN, z)
 
 
 def _clamped(z: Tensor, clamp: str) -> Tensor:
@@ -178,7 +174,3 @@ def _batch_norm(model: Classifier, mode: str) -> Iterator[None]:
             model.train()
             with keeping_statistics(model):
                 yield
-
-
-def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)

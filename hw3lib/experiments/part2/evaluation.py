@@ -43,8 +43,7 @@ class RadiusCurves(Study):
 
     def canary(self) -> list[float]:
         """Loss of an untrained network on embedded images after each attack, and its curves."""
-        model = canary.images(self.model)[0]
-        curves = [block() for block in self.blocks(model, *canary.guesses(model))]
+        curves = [block() for block in self.blocks(*canary.guesses(self.model))]
         shares = torch.stack(curves).double().mean(-1).flatten()
         return canary.losses(self.model, self.attacks) + shares.tolist()
 
@@ -78,8 +77,8 @@ class Checklist(Study):
 
     def canary(self) -> list[float]:
         """Loss of an untrained network on embedded images after the attack, and the findings."""
-        network, surrogate = (canary.images(one)[0] for one in (self.model, self.surrogate))
-        findings = self._findings(network, surrogate, *canary.guesses(network))
+        network, *guesses = canary.guesses(self.model)
+        findings = self._findings(network, canary.images(self.surrogate)[0], *guesses)
         numbers = [value for finding in findings.values() for value in finding["numbers"].values()]
         return canary.losses(self.model, (self.attack,)) + numbers
 

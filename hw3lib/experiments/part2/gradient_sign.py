@@ -12,7 +12,7 @@ from torch import Tensor
 from hw3lib import data
 from hw3lib.experiments.part2 import canary
 from hw3lib.experiments.part2.base import Block, Study
-from hw3lib.robust.attacks import FGSM, SignNoise, cross_entropy, input_gradient
+from hw3lib.robust.attacks import FGSM, cross_entropy, input_gradient
 from hw3lib.robust.modes import Classifier
 
 
@@ -58,13 +58,14 @@ class GradientSign(Study):
         clean = cross_entropy(logits, y)
         flat = gradient.flatten(1)
         l1, l2 = flat.abs().sum(1), flat.norm(dim=1).clamp(min=1e-30)
+        rng = data.generator(self.seed, "random signs")
+        signs = [2 * torch.randint(0, 2, x.shape, generator=rng) - 1 for _ in range(self.draws)]
+        directions = torch.stack([sign.to(x) for sign in signs])
         columns = []
         for eps in self.eps_values:
-            rng = data.generator(self.seed, "random signs")
-            noisy = [SignNoise(eps)(model, x, y, generator=rng) for _ in range(self.draws)]
-            noise = [self._outcome(model, images, y) for images in noisy]
-            losses, rights = zip(*noise, strict=True)
-            fgsm_loss, fgsm_right = self._outcome(model, FGSM(eps)(model, x, y), y)
+            noisy = (x + eps * directions).clamp(0, 1)
+            losses, rights = zip(*(_outcome(model, images, y) for images in noisy), strict=True)
+            fgsm_loss, fgsm_right = _outcome(model, FGSM(eps)(model, x, y), y)
             columns.append(
                 {
                     "predicted": eps * l1,
@@ -74,23 +75,14 @@ class GradientSign(Study):
                     "noise_right": torch.stack(rights).mean(0),
                 }
             )
-        signs = torch.stack(self._signs(x), 1)
-        size = flat.shape[1] ** 0.5
         return {name: torch.stack([c[name] for c in columns], 1) for name in columns[0]} | {
-            "sign_cosine": l1 / (l2 * size),
-            "noise_cosine": torch.einsum("nkd,nd->nk", signs, flat) / (l2[:, None] * size),
+            "sign_cosine": l1 / (l2 * flat.shape[1] ** 0.5),
+            "noise_cosine": torch.cosine_similarity(directions.flatten(2), flat, 2, 1e-30).T,
         }
 
-    @staticmethod
-    @torch.no_grad()
-    def _outcome(model: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss in nats and correctness, (N,) each."""
-        logits = torch.cat([model(part) for part in x.split(500)])
-        return cross_entropy(logits, y), (logits.argmax(1) == y).float()
 
-    def _signs(self, x: Tensor) -> list[Tensor]:
-        """The random directions, free of the pixel range, (N, C H W) each."""
-        rng = data.generator(self.seed, "random signs")
-        shape = x.flatten(1).shape
-        draws = [torch.randint(0, 2, shape, generator=rng) for _ in range(self.draws)]
-        return [(2 * draw - 1).to(x) for draw in draws]
+@torch.no_grad()
+def _outcome(model: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss in nats and correctness, (N,) each."""
+    logits = torch.cat([model(part) for part in x.split(500)])
+    return cross_entropy(logits, y), (logits.argmax(1) == y).float()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar
@@ -19,8 +18,6 @@ from hw3lib.robust.defenses import AdversarialLoss, GradientAttack, JoinedBatch,
 from hw3lib.robust.modes import keeping_statistics
 from hw3lib.robust.resnet import ResNet
 from hw3lib.runs.settings import Context, Outcome
-
-MODES = ("eval", "train")
 
 Table = dict[str, Tensor]
 
@@ -53,12 +50,15 @@ class LossAgainstBatch(Experiment):
         rng = data.generator(self.seed, "loss against batch")
         order = torch.randperm(len(dataset.y_train), generator=rng)
         order = order[: self.batches * self.batch_size]
-        x = data.to_pixels(dataset.x_train[order]).to(device)
-        blocks = self.blocks(x, dataset.y_train[order].to(device))
+        x, y = data.to_pixels(dataset.x_train[order]).to(device), dataset.y_train[order].to(device)
+        networks = [load_resnet(self.model, device).requires_grad_(True)]
+        seeds = range(self.seed, self.seed + self.untrained)
+        networks += [self.model.changed(seed=seed).build(device) for seed in seeds]
+        blocks = [partial(self.measure, network, x, y) for network in networks]
         (trained, *others), spent = resumable_blocks(blocks, context, self.describe())
         tables = {f"untrained_{name}": [table[name] for table in others] for name in trained}
         rows = {name: torch.stack(values) for name, values in tables.items() if values}
-        return outcome({}, trained | rows, dataset=dataset, device=device, seconds=spent)
+        return outcome({}, trained | rows, device=device, seconds=spent)
 
     def canary(self) -> list[float]:
         """The same on two small batches of embedded images with an untrained network."""
@@ -69,13 +69,6 @@ class LossAgainstBatch(Experiment):
         table = self.changed(batch_size=8).measure(network, x, dataset.y_train[:16])
         # In evaluation mode the difference is rounding alone, which every processor makes anew.
         return [float(value.mean()) for name, value in table.items() if name != "eval_difference"]
-
-    def blocks(self, x: Tensor, y: Tensor) -> list[Callable[[], Table]]:
-        """What gives the table of each network."""
-        seeds = range(self.seed, self.seed + self.untrained)
-        networks = [self.model.changed(seed=seed).build(x.device) for seed in seeds]
-        trained = load_resnet(self.model, x.device).requires_grad_(True)
-        return [partial(self.measure, network, x, y) for network in (trained, *networks)]
 
     def measure(self, model: ResNet, x: Tensor, y: Tensor) -> Table:
         """Relative difference and cosine of the two gradients by mode, (batches,) each.
@@ -88,7 +81,7 @@ class LossAgainstBatch(Experiment):
             for batch in zip(x.split(self.batch_size), y.split(self.batch_size), strict=True):
                 ready = _ready(attacked_batch(self.attack, model, *batch))
                 row = {}
-                for mode in MODES:
+                for mode in ("eval", "train"):
                     model.train(mode == "train")
                     separate = _gradient(model, AdversarialLoss(ready, alpha=0.5), *batch)
                     joined = _gradient(model, JoinedBatch(ready), *batch)

@@ -92,28 +92,43 @@ def networks(
     number = TRAINING_EPOCHS[dataset]
     if epochs is not None:
         number = dict.fromkeys(number, epochs)
-    ready, base = _recipes(dataset, seed, number)
-    fgsm_defense = base.changed(start=ready, defense=AdversarialLoss(fgsm, alpha=alpha))
-    pgd_defense = base.changed(start=ready, defense=JoinedBatch(pgd), augmented=True)
+    scratch = TrainResNet(seed=seed).changed(epochs=number["scratch"])
+    ready = pretraining(number["pretrained"])
     # The best epoch on clean images is the least defended one.
-    last: dict[str, Any] = {"keep": "last"} if dataset == "cifar10" else {}
+    last: dict[str, Any] = {"keep": "last"}
+    if dataset == "shapes":
+        small: dict[str, Any] = {"dataset": "shapes", "network": "small", "batch_size": 64}
+        scratch = scratch.changed(learning_rate=0.02, **small)
+        ready = RECIPE.changed(epochs=number["pretrained"], seed=seed, **small)
+        last = {}
+    fgsm_defense = scratch.changed(start=ready, defense=AdversarialLoss(fgsm, alpha=alpha))
+    pgd_defense = scratch.changed(start=ready, defense=JoinedBatch(pgd), augmented=True)
     fgsm_short = fgsm_defense.changed(epochs=number["fgsm_short"], **last)
     pgd_short = pgd_defense.changed(epochs=number["pgd_short"])
     few_steps = {"epochs": number["cut"], "keep": "last", "train_images": CUT_IMAGES[dataset]}
     fgsm_cut = AdversarialLoss(replace(fgsm, cut="normalized"), alpha=alpha)
     pgd_cut = JoinedBatch(replace(pgd, cut="normalized"))
+    # Blanked squares cost more than they give in so few epochs.
+    half = ready.first.changed(seed=seed, epochs=number["half"], erased=0)
+    longer = ready.changed(
+        start=ready, seed=seed, epochs=number["longer"], erased=0, learning_rate=0.01,
+        schedule="linear",
+    )  # fmt: skip
     return Networks(
         pretrained=ready,
-        scratch=base,
-        augmented=base.changed(augmented=True),
+        scratch=scratch,
+        augmented=scratch.changed(augmented=True),
         fgsm_defense=fgsm_defense.changed(epochs=number["fgsm_defense"]),
         pgd_defense=pgd_defense.changed(epochs=number["pgd_defense"]),
+        half_a=half.changed(half="a"),
+        half_b=half.changed(half="b"),
+        half_c=half.changed(half="b", seed=seed + OTHER_SEED),
+        smooth=longer.changed(defense=Standard(label_smoothing=0.1)),
+        sharp=longer.changed(defense=Standard()),
         fgsm_short=fgsm_short,
         pgd_short=pgd_short,
         fgsm_cut=fgsm_short.changed(defense=fgsm_cut, **few_steps),
         pgd_cut=pgd_short.changed(defense=pgd_cut, **few_steps),
-        **_halves(ready.first.changed(seed=seed, epochs=number["half"])),
-        **_longer(ready.changed(start=ready, seed=seed, epochs=number["longer"])),
     )
 
 
@@ -134,29 +149,3 @@ def over_alpha(nets: Networks, alphas: Sequence[float]) -> dict[float, TrainResN
     if training.dataset == "cifar10":
         training = first_steps(training, 200).changed(learning_rate=0.008, schedule="linear")
     return {a: training.changed(defense=replace(defense, alpha=a)) for a in alphas}
-
-
-def _recipes(
-    dataset: str, seed: int, epochs: dict[str, int | None]
-) -> tuple[TrainResNet, TrainResNet]:
-    """How the ready-made network is trained, and with the course's settings one from scratch."""
-    scratch = TrainResNet(seed=seed).changed(epochs=epochs["scratch"])
-    if dataset == "cifar10":
-        return pretraining(epochs=epochs["pretrained"]), scratch
-    small: dict[str, Any] = {"dataset": "shapes", "network": "small", "batch_size": 64}
-    ready = RECIPE.changed(epochs=epochs["pretrained"], seed=seed, **small)
-    return ready, scratch.changed(learning_rate=0.02, **small)
-
-
-def _halves(first: TrainResNet) -> dict[str, TrainResNet]:
-    """Networks of two halves of the data, and another of the second from other initial weights."""
-    # Without the squares of the first stage, which cost more than they give in so few epochs.
-    a, b = (first.changed(erased=0, half=half) for half in "ab")
-    return {"half_a": a, "half_b": b, "half_c": b.changed(seed=b.seed + OTHER_SEED)}
-
-
-def _longer(ready: TrainResNet) -> dict[str, TrainResNet]:
-    """The ready-made network trained on, with smoothed labels and with labels as they are."""
-    longer = ready.changed(erased=0, learning_rate=0.01, schedule="linear")
-    smooth, sharp = (longer.changed(defense=Standard(label_smoothing=s)) for s in (0.1, 0.0))
-    return {"smooth": smooth, "sharp": sharp}

@@ -43,8 +43,7 @@ class PicturesByRadius(Experiment):
         PGD(EIGHT, keep="best"),
         SignNoise(EIGHT),
     )
-    # A change is kept in 255ths as int8.
-    eps_values: Annotated[tuple[Annotated[float, Ge(0), Le(127 / 255)], ...], Len(1)] = tuple(
+    eps_values: Annotated[tuple[SmallRadius, ...], Len(1)] = tuple(
         k / 255 for k in (1, 2, 4, 8, 16, 32)
     )
     seed: int = 0
@@ -56,9 +55,7 @@ class PicturesByRadius(Experiment):
         parts = [self.attacked(load_resnet(model, device), x, y) for model in self.models]
         arrays = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
         arrays |= {"original": (255 * x).round().byte(), "label": y}
-        results = {"classes": chosen.results["classes"]}
-        dataset = data.load(self.pictures.model.dataset)
-        return outcome(results, arrays, dataset=dataset, device=device)
+        return outcome({"classes": chosen.results["classes"]}, arrays, device=device)
 
     def canary(self) -> list[float]:
         """Sizes of the changes, and probabilities of the labels, on embedded images."""

@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from hw3lib import data, stats, training
-from hw3lib.experiments.base import CPU, Training, course_of, device_of, outcome, tensors
+from hw3lib.experiments.base import CPU, Training, course_of, device_of, outcome, restored, tensors
 from hw3lib.robust.defenses import Defense, ImageObjective, Standard, predict
 from hw3lib.robust.resnet import ResNet
 from hw3lib.runs.settings import Context, Outcome
@@ -96,16 +96,13 @@ class TrainResNet(Training):
             start = get_run(self.start, weights=True)
             model.load_state_dict(tensors(start.weights))
         objective = self.objective(dataset)
-        progress = self.fit(
-            model, objective, checkpoint=context.checkpoint, deadline=context.deadline
-        )
+        progress = self.fit(model, objective, context)
         state = progress.best_state if self.keep == "best" else training.cpu_state(model)
         # Half precision halves the file; what is measured is what is stored.
         weights = {n: v.half() if v.is_floating_point() else v for n, v in state.items()}
         model.load_state_dict({name: value.to(state[name]) for name, value in weights.items()})
         results = self._evaluate(model.eval(), dataset) | course_of(progress, model)
-        seconds = progress.seconds
-        return outcome(results, weights=weights, dataset=dataset, device=device, seconds=seconds)
+        return outcome(results, weights=weights, device=device, seconds=progress.seconds)
 
     def canary(self) -> list[float]:
         """Losses of two steps of the small network on embedded images, and of the full one.
@@ -174,13 +171,12 @@ class TrainResNet(Training):
             optimizer, self.learning_rate, total_steps=steps + 1, cycle_momentum=False
         )
 
-    def fit(self, model: ResNet, objective: ImageObjective, **options: Any) -> training.Progress:
-        """Train; `options` go to `hw3lib.training.fit`."""
+    def fit(self, model: ResNet, objective: ImageObjective, context: Context) -> training.Progress:
+        """Train as `compute` does."""
         steps = -(-objective.num_examples // self.batch_size)
         optimizer, scheduler = self.optimizer(model, steps)
-        return self.loop(
-            model, objective, optimizer, scheduler=scheduler, select="error", **options
-        )
+        options = {"scheduler": scheduler, "select": "error"}
+        return self.loop(model, objective, optimizer, context, **options)
 
     def _evaluate(self, model: ResNet, dataset: data.Dataset) -> dict[str, Any]:
         """Clean accuracy on the course's 2,500 test images and on all of them."""
@@ -205,19 +201,16 @@ RECIPE = TrainResNet(
 """How networks are trained to be good; the course's settings are the defaults."""
 
 
-def pretraining(seed: int = 0, epochs: int | None = None) -> TrainResNet:
+def pretraining(epochs: int | None = None) -> TrainResNet:
     """Our own recipe for the network that the course gives ready-made, in three stages.
 
     Blanked squares keep it from learning the training images by heart. The first stage takes the
     learning rate up and down again. The others start once more from where that ended: one at a high
-    rate, away from the minimum that was found, and one down to zero, into a better one.
-
-    Args:
-        seed: of all stages.
-        epochs: of each; None takes the recipe's.
+    rate, away from the minimum that was found, and one down to zero, into a better one. `epochs` is
+    the number of each stage; None takes the recipe's.
     """
     first, second, third = (40, 11, 33) if epochs is None else (epochs,) * 3
-    up_and_down = RECIPE.changed(erased=12, epochs=first, seed=seed)
+    up_and_down = RECIPE.changed(erased=12, epochs=first)
     away = up_and_down.changed(
         start=up_and_down,
         defense=Standard(),
@@ -236,7 +229,4 @@ def load_resnet(settings: TrainResNet, device: torch.device | None = None) -> Re
         >>> sum(p.numel() for p in network.parameters())
         11173962
     """
-    stored = get_run(settings, weights=True)
-    model = settings.build(device or CPU)
-    model.load_state_dict(tensors(stored.weights))
-    return model.eval().requires_grad_(False)
+    return restored(settings.build(device or CPU), get_run(settings, weights=True).weights)

@@ -37,8 +37,7 @@ class SideBySide(Study):
 
     def canary(self) -> list[float]:
         """Loss of an untrained network after our attack at each radius, and what it leaves."""
-        model = canary.images(self.model)[0]
-        guesses = canary.guesses(model)
+        model, *guesses = canary.guesses(self.model)
         masks = [withstood(model, attack, *guesses) for attack in self.attacks]
         return canary.losses(self.model, self.attacks) + canary.means(masks)
 
@@ -81,8 +80,8 @@ class Referee(Study):
 
     def canary(self) -> list[float]:
         """Loss of an untrained network after our attack, and what that leaves."""
-        model = canary.images(self.model)[0]
-        left = withstood(model, self.ours, *canary.guesses(model), seed=self.seed)
+        model, *guesses = canary.guesses(self.model)
+        left = withstood(model, self.ours, *guesses, seed=self.seed)
         rng = data.generator(self.seed, "canary")
         return canary.losses(self.model, [self.ours], [rng]) + canary.means([left])
 
@@ -97,7 +96,7 @@ class Referee(Study):
         def judged() -> Tensor:
             from torchattacks import AutoAttack
 
-            with training.seeded(self.seed, "autoattack"):
+            with training.seeded(self.seed, "autoattack", device=x.device):
                 attack = AutoAttack(model, eps=self.eps, seed=self.seed)
                 return withstood(model, attack, x, y)
 
@@ -118,8 +117,7 @@ def counterpart(library: str, model: nn.Module, attack: PGD) -> Callable[[Tensor
     if library == "torchattacks":
         import torchattacks
 
-        made = torchattacks.PGD(model, eps=eps, alpha=step, steps=attack.steps, random_start=False)
-        return lambda x, y: made(x, y)
+        return torchattacks.PGD(model, eps=eps, alpha=step, steps=attack.steps, random_start=False)
     if library == "foolbox":
         from foolbox.attacks import LinfPGD
         from foolbox.models import PyTorchModel  # type: ignore[attr-defined]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from annotated_types import Len
+from pydantic import model_validator
 from torch import Tensor
 
 from hw3lib.experiments.base import Experiment, device_of, outcome
@@ -38,13 +39,21 @@ class TransferStudy(Experiment):
     noise: SignNoise = SignNoise(COURSE_FGSM.eps)
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _classes_agree(self) -> Self:
+        if len(names := {model.dataset for model in self.models}) > 1:
+            raise ValueError(
+                f"the models classify {' and '.join(sorted(names))}; give one data set"
+            )
+        return self
+
     def compute(self, context: Context) -> Outcome:
         device = device_of(context)
-        dataset, index, x, y = test_images(self.models[0], "course", device)
+        _, index, x, y = test_images(self.models[0], "course", device)
         networks = [load_resnet(model, device) for model in self.models]
         arrays = self.measure(networks, x, y) | {"index": index}
         attacks = [repr(attack) for attack in self.attacks]
-        return outcome({"attacks": attacks}, arrays, dataset=dataset, device=device)
+        return outcome({"attacks": attacks}, arrays, device=device)
 
     def canary(self) -> list[float]:
         """Cosines and shares for untrained networks on embedded images."""

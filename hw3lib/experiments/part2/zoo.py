@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from hw3lib import runs
@@ -49,7 +48,6 @@ def model_card() -> str:
     second = settings.start
     assert second, "the recipe has three stages"
     stages = [runs.run(stage) for stage in (settings.first, second, settings)]
-    weights = stages[-1].path.with_suffix(".safetensors")
     measured = intervals(runs.run(UnderAttack(model=settings)))
     return TEMPLATE.read_text(encoding="utf-8").format(
         s=settings,
@@ -62,8 +60,8 @@ def model_card() -> str:
             for name, both in measured.items()
         ),
         minutes=sum(stage.provenance["seconds"] for stage in stages) / 60,
-        file="/".join(weights.parts[-2:]),
-        digest=hashlib.sha256(weights.read_bytes()).hexdigest(),
+        file="/".join(stages[-1].path.with_suffix(".safetensors").parts[-2:]),
+        digest=stages[-1].files["safetensors"],
         **stages[-1].provenance,
     )
 
