@@ -346,7 +346,7 @@ CALLS = {
     ),
     "an attack that was not made": (
         lambda: robust.withstood(nn.Flatten(), robust.PGD, COLOUR, DRAWS[:, 0]), TypeError,
-        "is a class; an attack that holds its model, as those of other libraries do, is called as"
+        "is a type; an attack that holds its model, as those of other libraries do, is called as"
     ),
     "a loader that shuffles": (
         lambda: robust.correct(nn.Flatten(), DataLoader(list(COLOUR), shuffle=True)), ValueError,

@@ -14,7 +14,6 @@ Example:
     >>> norm: robust.Norm = "linf"
     >>> attack: robust.Attack = robust.PGD(eps, norm=norm)
     >>> others: robust.Attacker = lambda x, y: x
-    >>> loaded: robust.Batches = [(x, y)]
     >>> robust.accuracy(robust.correct(model, x, y)).value
     1.0
     >>> robust.withstood(model, attack, x, y).shape
@@ -26,7 +25,6 @@ from hw3lib.robust.balls import Norm, Radius
 from hw3lib.robust.checklist import (
     Averaged,
     Finding,
-    Findings,
     StraightThrough,
     catastrophic_overfitting,
     gradient_masking,
@@ -35,7 +33,6 @@ from hw3lib.robust.classification import Classification
 from hw3lib.robust.defenses import TRADES, AdversarialLoss, JoinedBatch, Standard
 from hw3lib.robust.evaluate import (
     Attacker,
-    Batches,
     accuracy,
     correct,
     course_accuracy,
@@ -57,12 +54,10 @@ __all__ = [
     "Attack",
     "Attacker",
     "Averaged",
-    "Batches",
     "Classification",
     "Classifier",
     "EightBit",
     "Finding",
-    "Findings",
     "JoinedBatch",
     "Norm",
     "Normalize",

@@ -27,20 +27,9 @@ from torch.utils import data as loading
 from tqdm import tqdm
 
 from hw3lib.data import generator
+from hw3lib.robust import checks
 from hw3lib.robust.attacks import FGSM, PGD, Attack, SignNoise
 from hw3lib.robust.balls import Norm, Radius, wide
-from hw3lib.robust.checks import (
-    answers,
-    as_pixels,
-    check_inside,
-    check_logits,
-    checked,
-    checked_norm,
-    checked_pair,
-    checked_radius,
-    first_weight,
-    inside,
-)
 from hw3lib.robust.modes import Classifier, evaluating
 from hw3lib.stats import Interval, proportion
 
@@ -119,11 +108,11 @@ def correct(
     """
     if y is None or not isinstance(x, Tensor):
         return torch.cat([correct(model, *batch) for batch in _loaded(model, x, y)])
-    with checked(model, as_pixels(x), y, probe=False) as pixels:
+    with checks.checked(model, checks.as_pixels(x), y, probe=False) as pixels:
         batches = pixels.split(batch_size)
-        found = [answers(model, batch) for batch in batches]
+        found = [checks.answers(model, batch) for batch in batches]
         for batch, logits in zip(batches, found, strict=True):
-            check_logits(logits, y, len(batch))
+            checks.check_logits(logits, y, len(batch))
         right: Tensor = torch.cat(found).argmax(1) == y
     return right
 
@@ -394,13 +383,9 @@ def transfer_matrix(
 def gathered(
     model: Classifier, x: Tensor | Batches, y: Tensor | None, num: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """All images, or the first of them, and their labels as tensors, loaded if need be.
-
-    Raises:
-        ValueError, TypeError: what is refused as in `correct`.
-    """
+    """All images, or the first of them, and their labels as tensors, loaded if need be."""
     if isinstance(x, Tensor) and y is not None:
-        return as_pixels(x[:num]), y[:num]
+        return checks.as_pixels(x[:num]), y[:num]
     batches, count = [], 0
     for batch in _loaded(model, x, y):
         batches.append(batch)
@@ -408,7 +393,7 @@ def gathered(
         if num is not None and count >= num:
             break
     images, labels = (torch.cat(parts)[:num] for parts in zip(*batches, strict=True))
-    return as_pixels(images), labels
+    return checks.as_pixels(images), labels
 
 
 def _loaded(
@@ -416,14 +401,14 @@ def _loaded(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches on the model's device, with a progress bar on a terminal where it takes long."""
     _check_loadable(batches, y)
-    weight = first_weight(model)
+    weight = checks.first_weight(model)
     bar = tqdm(batches, unit="batch", leave=False, delay=2, disable=None)
     with torch.random.fork_rng(devices=[]):  # a loader draws from the global numbers as it starts
         loaded = iter(bar)
         first = next(loaded, None)
     if first is None:
         raise ValueError("there are no batches: the loader is empty, or an iterator at its end")
-    for images, labels in map(checked_pair, itertools.chain([first], loaded)):
+    for images, labels in map(checks.checked_pair, itertools.chain([first], loaded)):
         device = images.device if weight is None else weight.device
         yield images.to(device), labels.to(device)
 
@@ -469,7 +454,7 @@ def _curve(
     batch_size: int,
 ) -> Tensor:
     """Where the model is right after 0, 1, ... restarts, (restarts + 1, N)."""
-    x = as_pixels(x)
+    x = checks.as_pixels(x)
     right = correct(model, x, y, batch_size=batch_size)
     return torch.stack([right, *_runs(model, attack, x, y, right, draws, batch_size)])
 
@@ -505,25 +490,17 @@ def _survives(
 def attacked(
     model: Classifier, attack: Attacker, x: Tensor, y: Tensor, draws: torch.Generator
 ) -> Tensor:
-    """Adversarial images (N, C, H, W) by any attack.
-
-    Raises:
-        ValueError: they are outside of the pixel range, or of the attack's ball.
-        TypeError: they are no images.
-    """
+    """Adversarial images (N, C, H, W) by any attack, after checks that they are."""
     own = _usable(attack)
     images = own(model, x, y, generator=draws)
-    if not isinstance(images, Tensor):
-        kind = type(images).__name__
-        raise _no_attack(
-            attack, f"returned a {kind}; pick the images, as lambda x, y: attack(x, y)[1]"
-        )
-    if images.shape != x.shape:
-        raise _no_attack(attack, f"returned shape {tuple(images.shape)} for {tuple(x.shape)}")
+    if not isinstance(images, Tensor) or images.shape != x.shape:
+        seen = tuple(getattr(images, "shape", ())) or f"a {type(images).__name__}"
+        raise _no_attack(attack, f"returned {seen} for images {tuple(x.shape)}")
     images = images.detach()
     if isinstance(own, _Held) and own.within:
-        images = images.where(wide(inside(x, images, *own.within), x), x)
-    check_inside(x, images, own.eps, checked_norm(getattr(own, "norm", "linf")), attack)
+        images = images.where(wide(checks.inside(x, images, *own.within), x), x)
+    norm = checks.checked_norm(getattr(own, "norm", "linf"))
+    checks.check_inside(x, images, own.eps, norm, attack)
     return images
 
 
@@ -573,16 +550,9 @@ def misled(
 
 
 def _usable(attack: Attacker, within: Within | None = None) -> Attack:
-    """An attack that is told its model; one that holds it is wrapped.
-
-    Raises:
-        ValueError: it is targeted, leaves its ball, or has one beside `within`.
-        TypeError: it is called in another way, or is no attack.
-    """
+    """An attack that is told its model, after checks of what can be known beforehand."""
     if not callable(attack) or isinstance(attack, type):
-        raise _no_attack(
-            attack, "is a class" if isinstance(attack, type) else f"is a {type(attack).__name__}"
-        )
+        raise _no_attack(attack, f"is a {type(attack).__name__}")
     if getattr(attack, "targeted", False):
         raise ValueError(
             f"{attack} is targeted, so it would take the true labels for those to reach; "
@@ -599,7 +569,8 @@ def _usable(attack: Attacker, within: Within | None = None) -> Attack:
             signature.bind(None, None)
         except TypeError:
             raise _no_attack(attack, f"takes {', '.join(signature.parameters)}") from None
-        return _Held(cast(OtherAttack, attack), within and _checked_ball(within))
+        ball = None if within is None else _checked_ball(within)
+        return _Held(cast(OtherAttack, attack), ball)
     if not hasattr(attack, "eps"):
         raise _no_attack(attack, "has no eps")
     if within is not None:
@@ -610,8 +581,8 @@ def _usable(attack: Attacker, within: Within | None = None) -> Attack:
 def _checked_ball(within: Any) -> Within:
     if not isinstance(within, tuple | list) or len(within) != 2:
         raise TypeError(f'within={within!r}: give a radius and a norm, such as (8 / 255, "linf")')
-    norm = checked_norm(within[1])
-    return checked_radius(within[0], norm), norm
+    norm = checks.checked_norm(within[1])
+    return checks.checked_radius(within[0], norm), norm
 
 
 def _no_attack(attack: object, seen: str) -> TypeError:
@@ -619,7 +590,8 @@ def _no_attack(attack: object, seen: str) -> TypeError:
     return TypeError(
         f"{attack} {seen}; an attack that holds its model, as those of other libraries do, is "
         "called as attack(x, y), any other has a radius eps and is called as "
-        "attack(model, x, y, generator=...), and both return the images"
+        "attack(model, x, y, generator=...), and both return images of the same shape, such as "
+        "lambda x, y: attack(x, y)[1] picks from several results"
     )
 
 

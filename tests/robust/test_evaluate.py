@@ -1248,20 +1248,22 @@ def test_a_wrong_ball_is_told(attack, within, error, message):
         withstood(MODEL, attack, X, Y, within=within)
 
 
-SIGNATURES = r"called as attack\(x, y\), .* called as attack\(model, x, y, generator=\.\.\.\)"
+SIGNATURES = (
+    r"called as attack\(x, y\), .* called as attack\(model, x, y, generator=\.\.\.\).*\[1\] picks"
+)
 
 
 @pytest.mark.parametrize(
     ("attack", "seen"),
     [
-        (PGD, "is a class"),
+        (PGD, "is a type"),
         ([BEST], "is a list"),
         (0.1, "is a float"),
         (lambda model, x, y: x, "takes model, x, y;"),
         (lambda model, x, y, generator=None: x, "has no eps;"),
-        (lambda x, y: (x, x), "returned a tuple; pick the images"),
+        (lambda x, y: (x, x), "returned a tuple for images"),
         (lambda x, y: None, "returned a NoneType"),
-        (lambda x, y: x[:1, :1], r"returned shape \(1, 1, 8, 8\) for \("),
+        (lambda x, y: x[:1, :1], r"returned \(1, 1, 8, 8\) for images \("),
         (lambda x, criterion, *, epsilons: x, "takes x, criterion, epsilons;"),
     ],
 )
