@@ -12,14 +12,26 @@ import seaborn as sns
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from hw3lib.book.picture import GROUND, WIDE, as_svg, as_thumbnail
 
 FIXED_WHITE, FIXED_BLACK = "#fffffe", "#000001"
 """Inks of text on coloured cells; they are no greys, which a dark page turns around."""
+
+ATTACK_COLOURS = {
+    "clean": "C0",
+    "FGSM": "C1",
+    "PGD": "C2",
+    "PGD-10": "C2",
+    "strong PGD": "C2",
+    "random signs": "C4",
+}
+"""One colour an attack where attacks are drawn beside each other; PGD has one at any strength."""
 
 
 class SupportsInterval(Protocol):
@@ -137,6 +149,12 @@ def error_bars(ax: Axes, x: ArrayLike, intervals: Sequence[SupportsInterval], **
     bars = np.nan_to_num(np.stack([values - low, high - values]))
     options: dict[str, Any] = {"marker": "o", "ms": 5, "capsize": 3} | style
     ax.errorbar(x, values, yerr=bars, **options)
+
+
+def percent(axis: Axis, label: str) -> None:
+    """Write the shares along an axis as per cent: `percent(ax.yaxis, "Accuracy")`."""
+    axis.set_major_formatter(PercentFormatter(1, symbol=""))
+    axis.set_label_text(f"{label} (%)")
 
 
 def grouped(
