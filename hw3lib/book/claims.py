@@ -62,7 +62,8 @@ class Claim(BaseModel):
         question: of the homework, such as "1.8".
         source: who says it, the "report" or this "book".
         claim: the statement, one sentence.
-        figure: label of the figure that shows the evidence.
+        figure: label "fig-..." of the figure that shows the evidence, or the name of the page whose
+            text or table does; None if no page does.
         evidence: Python expression over the names of stored runs, see `parse`. It is a number, an
             array of independent values (one an image, or a block of images), or an `Interval`.
         above, below: the ends between which the quantity has to lie; one may be missing.
@@ -73,7 +74,7 @@ class Claim(BaseModel):
     question: Annotated[str, Field(pattern=r"^[12]\.\d+$")]
     source: Literal["report", "book"]
     claim: Annotated[str, Field(min_length=1)]
-    figure: Annotated[str, Field(min_length=1)]
+    figure: Annotated[str | None, Field(min_length=1)] = None
     evidence: str
     above: float | None = None
     below: float | None = None
@@ -274,7 +275,7 @@ def evaluate(evidence: str, names: Names) -> Any:
 
 
 def as_table(judgements: Sequence[Judgement]) -> str:
-    """The judgements as a Markdown table, with references to the figures as MyST writes them."""
+    """The judgements as a Markdown table, with references as MyST writes them."""
     head = ["Claim", "Said by", "Measured", "n", "Holds if", "Verdict", "Shown in"]
     rows = [
         [
@@ -284,12 +285,20 @@ def as_table(judgements: Sequence[Judgement]) -> str:
             f"{j.seeds} seeds" if j.seeds > 1 else str(j.quantity.n),
             j.claim.rule,
             f"**{j.verdict}**",
-            f"{{numref}}`{j.claim.figure}`",
+            _shown_in(j.claim),
         ]
         for j in judgements
     ]
     rule = ["---"] * len(head)
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *rows])
+
+
+def _shown_in(claim: Claim) -> str:
+    if claim.figure is None:
+        return "–"
+    if claim.figure.startswith("fig-"):
+        return f"{{numref}}`{claim.figure}`"
+    return f"{{doc}}`{claim.question} <{claim.figure}>`"
 
 
 def _centre(value: Any) -> float:

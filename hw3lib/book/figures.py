@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from hw3lib.book.picture import GROUND, WIDE, as_svg, as_thumbnail
@@ -153,8 +152,12 @@ def error_bars(ax: Axes, x: ArrayLike, intervals: Sequence[SupportsInterval], **
 
 def percent(axis: Axis, label: str) -> None:
     """Write the shares along an axis as per cent: `percent(ax.yaxis, "Accuracy")`."""
-    axis.set_major_formatter(PercentFormatter(1, symbol=""))
+    axis.set_major_formatter(_as_percent)
     axis.set_label_text(f"{label} (%)")
+
+
+def _as_percent(share: float, _position: int) -> str:
+    return f"{100 * share:.4g}"
 
 
 def grouped(
