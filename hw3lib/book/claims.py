@@ -7,6 +7,7 @@ the ends are written down with it. Nobody writes a verdict: `decide` computes it
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -281,9 +282,9 @@ def as_table(judgements: Sequence[Judgement]) -> str:
         [
             j.claim.claim,
             j.claim.source,
-            format(j.quantity, ".3g"),
+            _with_powers(format(j.quantity, ".3g")),
             f"{j.seeds} seeds" if j.seeds > 1 else str(j.quantity.n),
-            j.claim.rule,
+            _with_powers(j.claim.rule),
             f"**{j.verdict}**",
             _shown_in(j.claim),
         ]
@@ -291,6 +292,16 @@ def as_table(judgements: Sequence[Judgement]) -> str:
     ]
     rule = ["---"] * len(head)
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *rows])
+
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _with_powers(text: str) -> str:
+    """The text with "1e-09" as a power of ten."""
+    return re.sub(
+        r"e([+-]\d+)", lambda power: f" · 10{str(int(power[1])).translate(_RAISED)}", text
+    )
 
 
 def _shown_in(claim: Claim) -> str:

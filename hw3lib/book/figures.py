@@ -156,7 +156,7 @@ def percent(axis: Axis, label: str) -> None:
     axis.set_label_text(f"{label} (%)")
 
 
-def _as_percent(share: float, _position: int) -> str:
+def _as_percent(share: float, _position: float) -> str:
     return f"{100 * share:.4g}"
 
 

@@ -198,6 +198,11 @@ def test_a_row_of_the_table_says_who_claims_what_and_what_was_measured():
     assert "| 2 seeds |" in two
 
 
+def test_a_row_of_the_table_writes_powers_of_ten():
+    judged = claims.Judgement(claim(above=None, below=1e-9), judged_on(2.5e-13).measured)
+    assert "| 2.5 · 10⁻¹³ | 1 | below 1 · 10⁻⁹ |" in claims.as_table([judged])
+
+
 @pytest.mark.parametrize(
     ("shown", "cell"),
     [("fig-f", "{numref}`fig-f`"), ("q1_08", "{doc}`1.8 <q1_08>`"), (None, "–")],
