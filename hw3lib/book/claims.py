@@ -7,6 +7,7 @@ the ends are written down with it. Nobody writes a verdict: `decide` computes it
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,8 @@ class Claim(BaseModel):
         question: of the homework, such as "1.8".
         source: who says it, the "report" or this "book".
         claim: the statement, one sentence.
-        figure: label of the figure that shows the evidence.
+        figure: label "fig-..." of the figure that shows the evidence, or the name of the page whose
+            text or table does; None if no page does.
         evidence: Python expression over the names of stored runs, see `parse`. It is a number, an
             array of independent values (one an image, or a block of images), or an `Interval`.
         above, below: the ends between which the quantity has to lie; one may be missing.
@@ -73,7 +75,7 @@ class Claim(BaseModel):
     question: Annotated[str, Field(pattern=r"^[12]\.\d+$")]
     source: Literal["report", "book"]
     claim: Annotated[str, Field(min_length=1)]
-    figure: Annotated[str, Field(min_length=1)]
+    figure: Annotated[str | None, Field(min_length=1)] = None
     evidence: str
     above: float | None = None
     below: float | None = None
@@ -264,22 +266,40 @@ def evaluate(evidence: str, names: Names) -> Any:
 
 
 def as_table(judgements: Sequence[Judgement]) -> str:
-    """The judgements as a Markdown table, with references to the figures as MyST writes them."""
+    """The judgements as a Markdown table, with references as MyST writes them."""
     head = ["Claim", "Said by", "Measured", "n", "Holds if", "Verdict", "Shown in"]
     rows = [
         [
             j.claim.claim,
             j.claim.source,
-            format((found := j.measured).quantity, ".3g"),
+            _with_powers(format((found := j.measured).quantity, ".3g")),
             f"{found.seeds} seeds" if found.seeds > 1 else str(found.quantity.n),
-            j.claim.rule,
+            _with_powers(j.claim.rule),
             f"**{j.verdict}**",
-            f"{{numref}}`{j.claim.figure}`",
+            _shown_in(j.claim),
         ]
         for j in judgements
     ]
     rule = ["---"] * len(head)
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *rows])
+
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _with_powers(text: str) -> str:
+    """The text with "1e-09" as a power of ten."""
+    return re.sub(
+        r"e([+-]\d+)", lambda power: f" · 10{str(int(power[1])).translate(_RAISED)}", text
+    )
+
+
+def _shown_in(claim: Claim) -> str:
+    if claim.figure is None:
+        return "–"
+    if claim.figure.startswith("fig-"):
+        return f"{{numref}}`{claim.figure}`"
+    return f"{{doc}}`{claim.question} <{claim.figure}>`"
 
 
 def _centre(value: Any) -> float:

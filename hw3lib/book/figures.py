@@ -12,6 +12,7 @@ import seaborn as sns
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +22,16 @@ from hw3lib.stats import Interval
 
 FIXED_WHITE, FIXED_BLACK = "#fffffe", "#000001"
 """Inks of text on coloured cells; they are no greys, which a dark page turns around."""
+
+ATTACK_COLOURS = {
+    "clean": "C0",
+    "FGSM": "C1",
+    "PGD": "C2",
+    "PGD-10": "C2",
+    "strong PGD": "C2",
+    "random signs": "C4",
+}
+"""One colour an attack where attacks are drawn beside each other; PGD has one at any strength."""
 
 
 def use_style() -> None:
@@ -127,6 +138,16 @@ def error_bars(ax: Axes, x: ArrayLike, intervals: Sequence[Interval], **style: A
     bars = np.nan_to_num(np.stack([values - low, high - values]))
     options: dict[str, Any] = {"marker": "o", "ms": 5, "capsize": 3} | style
     ax.errorbar(x, values, yerr=bars, **options)
+
+
+def percent(axis: Axis, label: str) -> None:
+    """Write the shares along an axis as per cent: `percent(ax.yaxis, "Accuracy")`."""
+    axis.set_major_formatter(_as_percent)
+    axis.set_label_text(f"{label} (%)")
+
+
+def _as_percent(share: float, _position: float) -> str:
+    return f"{100 * share:.4g}"
 
 
 def grouped(

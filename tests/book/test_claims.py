@@ -15,7 +15,13 @@ from hw3lib.stats import Interval
 from tests.book.notebooks import BOOK, NOTEBOOKS, glued_values
 
 LEDGER = BOOK / "claims.yml"
-FIELDS = {"question": "1.8", "source": "book", "claim": "It is.", "figure": "f", "evidence": "x"}
+FIELDS = {
+    "question": "1.8",
+    "source": "book",
+    "claim": "It is.",
+    "figure": "fig-f",
+    "evidence": "x",
+}
 
 
 def claim(**changes):
@@ -193,11 +199,25 @@ def test_a_row_of_the_table_says_who_claims_what_and_what_was_measured():
     head, rule, row = claims.as_table([judged_on(2.0)]).splitlines()
     assert head == "| Claim | Said by | Measured | n | Holds if | Verdict | Shown in |"
     assert rule == "| --- | --- | --- | --- | --- | --- | --- |"
-    assert row == "| It is. | book | 2 | 1 | above 0 | **holds** | {numref}`f` |"
+    assert row == "| It is. | book | 2 | 1 | above 0 | **holds** | {numref}`fig-f` |"
     values = np.array([1.0, 2.0, 3.0])
     one, two = claims.as_table([judged_on(values), judged_on(1.0, 3.0)]).splitlines()[2:]
     assert "| 2 [-0.484, 4.48] | 3 |" in one  # values of one training
     assert "| 2 seeds |" in two
+
+
+def test_a_row_of_the_table_writes_powers_of_ten():
+    judged = claims.Judgement(claim(above=None, below=1e-9), judged_on(2.5e-13).measured)
+    assert "| 2.5 · 10⁻¹³ | 1 | below 1 · 10⁻⁹ |" in claims.as_table([judged])
+
+
+@pytest.mark.parametrize(
+    ("shown", "cell"),
+    [("fig-f", "{numref}`fig-f`"), ("q1_08", "{doc}`1.8 <q1_08>`"), (None, "–")],
+)
+def test_a_row_of_the_table_leads_to_a_figure_or_a_page_or_nowhere(shown, cell):
+    judged = claims.Judgement(claim(figure=shown), judged_on(2.0).measured)
+    assert claims.as_table([judged]).endswith(f"| {cell} |")
 
 
 @pytest.mark.parametrize(
@@ -231,13 +251,14 @@ def test_every_claim_of_the_ledger_is_judged(judged):
     assert {j.claim.source for j in judged} == {"report", "book"}
 
 
-def test_every_claim_points_to_a_figure_of_its_part(judged):
+def test_every_claim_points_to_a_figure_or_page_of_its_part(judged):
     """Or of the page that says why the numbers of the second part differ."""
     labels = {path.stem: path.read_text() for path in NOTEBOOKS}
-    for j in judged:
-        pages = ("q1_",) if j.claim.question.startswith("1") else ("q2_", "why_")
-        named = f'"name": "{j.claim.figure}"'
-        assert any(named in text for stem, text in labels.items() if stem.startswith(pages)), named
+    for shown, question in {(j.claim.figure, j.claim.question) for j in judged if j.claim.figure}:
+        pages = ("q1_",) if question.startswith("1") else ("q2_", "why_")
+        texts = {stem: text for stem, text in labels.items() if stem.startswith(pages)}
+        named = f'"name": "{shown}"'
+        assert shown in texts or any(named in text for text in texts.values()), shown
 
 
 @pytest.mark.parametrize(
@@ -250,7 +271,7 @@ def test_every_claim_points_to_a_figure_of_its_part(judged):
         ("The slant has its place in the plane", "holds"),
         ("The rest of the style has its place", "fails"),
         ("The classes form contiguous regions, each class one", "fails"),
-        ("Posterior collapse; at beta = 16 the decoder ignores z", "fails"),  # 1.11
+        ("Posterior collapse; at β = 16 the decoder ignores z", "fails"),  # 1.11
     ],
 )
 def test_what_a_page_says_in_words_is_the_verdict(judged, start, verdict):
