@@ -408,7 +408,8 @@ def test_epochs_of_the_page_are_those_of_the_run(tab, tmp_path):
     slider.focus()
     for key, epoch in (("End", rows[-1]), ("Home", rows[1])):
         tab.keyboard.press(key)
-        assert said.inner_text().startswith(f"After epoch {epoch} ")
+        when = f"After epoch {epoch} " if epoch else "Before training "
+        assert said.inner_text().startswith(when)
         assert_greys(pixels(tab), tile(images[rows.index(epoch)], columns=8), 15)
     tab.touchscreen.tap(*centre(slider, x=0.4))  # the third of six
     assert said.inner_text().startswith(f"After epoch {rows[3]} ")
