@@ -126,7 +126,7 @@ def steps_of_colour(count: int) -> NDArray[Any]:
     They are the middle of a map, for its ends vanish on white or on dark pages. Few of them differ
     clearly, so curves need another mark or a name as well.
     """
-    return plt.get_cmap("viridis_r")(np.linspace(0.4, 0.65, count))
+    return plt.get_cmap("viridis_r")(np.linspace(0.42, 0.64, count))
 
 
 def band(ax: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, **style: Any) -> None:
