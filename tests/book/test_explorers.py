@@ -261,7 +261,7 @@ def test_stored_attacks_are_shown_as_they_are_stored(stored, element, tab, tmp_p
     ]
     truth, answer = classes[label[picture]], classes[chances.argmax()]
     assert f"says {answer}" in said.inner_text()
-    assert said.inner_text().endswith("right." if truth == answer else f"The picture shows: {truth}.")
+    assert said.inner_text().endswith("right." if truth == answer else f"shows: {truth}.")
 
 
 def test_every_network_has_a_name():
