@@ -123,6 +123,9 @@ def chapter(name: str, pages: list[str], address: str) -> Tag:
     for one in article.select(NOT_ON_PAPER):
         one.decompose()
     for one in article.select(INTERACTIVE):
+        cell = one.find_parent(class_="cell")
+        for source in cell.select("details.source") if cell else ():
+            source.decompose()
         link = f'<a href="{address}/{name}.html">web page</a>'
         cell = one.find_parent("div", class_="cell") or one
         cell.replace_with(markup(f"<p><em>The {link} has an interactive figure here.</em></p>"))

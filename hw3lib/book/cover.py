@@ -39,7 +39,7 @@ def cover(plane: Run, pictures: Run, width: float = 9.0) -> Figure:
     fig, (left, right) = plt.subplots(1, 2, figsize=(width, 0.55 * width))
     tiles = plane.arrays["tiles"]
     left.imshow(figures.tile(tiles.reshape(-1, *tiles.shape[2:]), tiles.shape[1], pad=0))
-    left.set_title("Every digit a VAE can draw")
+    left.set_title("What a VAE draws")
     left.set_axis_off()
     _attacked(right, pictures)
     right.set_title("A picture, plus a little, is something else")
@@ -59,7 +59,7 @@ def _attacked(ax: Axes, pictures: Run) -> None:
             ax.imshow(picture, extent=(left, left + 1, bottom, bottom + 1))
             ax.text(left - 0.125, bottom + 0.5, ("", "+", "=")[column], ha="center", va="center")
         for left, chances in ((0, shown["before"][i]), (2.5, shown["after"][i])):
-            text = f"{names[chances.argmax()]}, {int(100 * chances.max())}%"
+            text = f"{names[chances.argmax()]}, {chances.max():.0%}"
             ax.text(left + 0.5, bottom - 0.06, text, ha="center", va="top", fontsize=10)
     ax.set(xlim=(-0.1, 3.6), ylim=(-1.4 * (EXAMPLES - 1) - 0.35, 1.1))
     ax.set_axis_off()

@@ -47,6 +47,8 @@ def use_style() -> None:
             "image.cmap": "gray",
             "image.interpolation": "nearest",
             "axes.facecolor": "none",
+            "patch.force_edgecolor": False,  # seaborn's white edges cut bars into strips
+            "patch.edgecolor": "none",
             "axes.titlesize": "medium",
             "legend.facecolor": GROUND,
             "legend.fontsize": 10,
@@ -117,6 +119,15 @@ def image_panels(
     for ax, (title, images) in zip(axes[0], panels, strict=True):
         show_images(ax, images, columns, title, vmax)
     return fig
+
+
+def steps_of_colour(count: int) -> NDArray[Any]:
+    """Colours (count, 4) from light to dark for curves of an ordered quantity.
+
+    They are the middle of a map, for its ends vanish on white or on dark pages. Few of them differ
+    clearly, so curves need another mark or a name as well.
+    """
+    return plt.get_cmap("viridis_r")(np.linspace(0.42, 0.64, count))
 
 
 def band(ax: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, **style: Any) -> None:

@@ -207,7 +207,7 @@ def assert_attacked(tab, eps, picture):
     shown = percents(tab)
     assert shown == [f"{100 * share:.1f}" for share in SHARES[eps, picture].round(3)]
     top, truth = SHARES[eps, picture].argmax(), TRUTH[0, picture]
-    right = "That is right." if top == truth else f"It is {NAMES[truth]}."
+    right = "That is right." if top == truth else f"The picture shows: {NAMES[truth]}."
     said = tab.locator("output").inner_text()
     assert said == f"The network says {NAMES[top]}, {shown[top]}%. {right}"
 
@@ -261,7 +261,7 @@ def test_stored_attacks_are_shown_as_they_are_stored(stored, element, tab, tmp_p
     ]
     truth, answer = classes[label[picture]], classes[chances.argmax()]
     assert f"says {answer}" in said.inner_text()
-    assert said.inner_text().endswith("right." if truth == answer else f"It is {truth}.")
+    assert said.inner_text().endswith("right." if truth == answer else f"shows: {truth}.")
 
 
 def test_every_network_has_a_name():
@@ -408,7 +408,8 @@ def test_epochs_of_the_page_are_those_of_the_run(tab, tmp_path):
     slider.focus()
     for key, epoch in (("End", rows[-1]), ("Home", rows[1])):
         tab.keyboard.press(key)
-        assert said.inner_text().startswith(f"After epoch {epoch} ")
+        when = f"After epoch {epoch} " if epoch else "Before training "
+        assert said.inner_text().startswith(when)
         assert_greys(pixels(tab), tile(images[rows.index(epoch)], columns=8), 15)
     tab.touchscreen.tap(*centre(slider, x=0.4))  # the third of six
     assert said.inner_text().startswith(f"After epoch {rows[3]} ")

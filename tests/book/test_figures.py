@@ -93,3 +93,13 @@ def test_in_a_notebook_a_signed_figure_is_shown_once_with_its_source_below():
     assert set(shown.data) == {"image/svg+xml", "image/png", "text/plain"}
     assert source_of(shown.data["image/svg+xml"]) == "Run 01234567 · <cpu>"
     assert line.text == "Source: Run 01234567 · <cpu>\n"
+
+
+def test_colours_of_ordered_curves_are_seen_on_light_and_on_dark_pages():
+    rgb = figures.steps_of_colour(7)[:, :3]
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    light = linear @ [0.2126, 0.7152, 0.0722]
+    dark_page = 0.01
+    assert (1.05 / (light + 0.05) >= 3).all()
+    assert ((light + 0.05) / (dark_page + 0.05) >= 3).all()
+    assert (np.diff(light) < 0).all()

@@ -47,7 +47,7 @@ const show = {
       return name.textContent;
     });
     return "The network says " + names[top] + ", " + percent(top) + ". " +
-      (top === truth ? "That is right." : "It is " + names[truth] + ".");
+      (top === truth ? "That is right." : "The picture shows: " + names[truth] + ".");
   },
 
   chart(p, panel) {

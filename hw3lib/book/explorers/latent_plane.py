@@ -48,7 +48,7 @@ BODY = f"""<div class="controls">
 <div class="slider"><label for="{{name}}-walk">Along the walk</label><span class="value"></span>
 <input type="range" id="{{name}}-walk" max="20" value="0"></div></div>
 <canvas class="strip" role="img" aria-label="Digits along the walk"></canvas>
-<p>A click or Enter keeps a tile, another lets it go.</p>"""
+<p>A click on a tile, or Enter, holds it. A second click or Enter lets it go.</p>"""
 
 
 def plane(
