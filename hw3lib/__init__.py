@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         correct,
         eps_curve,
         gradient_masking,
+        report,
         withstood,
     )
     from hw3lib.runs import Settings, run
@@ -41,7 +42,7 @@ _HOMES = {
     "hw3lib.robust": (
         "FGSM", "PGD", "SignNoise", "Standard", "AdversarialLoss", "JoinedBatch", "TRADES",
         "Classification", "Normalize", "accuracy", "correct", "eps_curve", "gradient_masking",
-        "withstood",
+        "report", "withstood",
     ),
     "hw3lib.runs": ("Settings", "run"),
     "hw3lib.stats": ("Interval", "bootstrap_interval", "mean_interval"),
@@ -73,6 +74,7 @@ __all__ = [
     "load_resnet",
     "load_vae",
     "mean_interval",
+    "report",
     "resnet18",
     "run",
     "withstood",

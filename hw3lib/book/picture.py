@@ -43,7 +43,7 @@ MANY_POINTS = 2_000
 MANY_COLUMNS = 4
 """Columns of panels up to which each panel stands in a row of its own on a phone."""
 HIGHEST = 0.7
-"""Height of a panel of curves on a phone, as a share of its width: two fit on a screen."""
+"""Height of a panel of curves on a phone, as a share of its width; two fit on a screen."""
 THUMBNAIL = 360
 """Pixels across of the small picture of a figure."""
 
