@@ -521,8 +521,8 @@ class _Held:
         *,
         generator: torch.Generator | None = None,  # noqa: ARG002 - it has random numbers of its own
     ) -> Tensor:
-        with evaluating(model), torch.enable_grad():
-            return self.attack(x, y)
+        with evaluating(model), torch.inference_mode(False), torch.enable_grad():
+            return self.attack(x.clone(), y.clone())
 
     def __str__(self) -> str:
         return str(self.attack)
@@ -540,6 +540,11 @@ def misled(
 ) -> dict[str, Tensor]:
     """Where each target is wrong on what the attack makes on the source of the images `made`."""
     attack = _usable(attack)
+    if isinstance(attack, _Held):
+        raise ValueError(
+            f"{attack} holds its model, so its images are made on that one and not on each source; "
+            "pass an attack that is called with the model"
+        )
     wrong = {name: torch.zeros_like(made) for name in targets}
     draws = generator(seed, "attack")
     for batch in _batches(made, batch_size):

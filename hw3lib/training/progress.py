@@ -92,7 +92,11 @@ class Parts:
 
     def state(self) -> dict[str, Any]:
         """The states of all parts, by name."""
-        return {name: part.state_dict() for name, part in vars(self).items() if part}
+        return {name: part.state_dict() for name, part in self._present()}
+
+    def _present(self) -> list[tuple[str, Any]]:
+        """Model, optimizer and scheduler if there is one; a model without parts counts as false."""
+        return [(name, part) for name, part in vars(self).items() if part is not None]
 
     def descend(self, loss: Tensor) -> None:
         """One step down the gradient of a loss."""
@@ -107,9 +111,8 @@ class Parts:
 
     def load(self, state: dict[str, Any]) -> None:
         """Put the parts back into a state."""
-        for name, part in vars(self).items():
-            if part:
-                part.load_state_dict(state[name])
+        for name, part in self._present():
+            part.load_state_dict(state[name])
         if self.device.type == "cpu":  # where a recorded step, which needs it, is no option
             for group in self.optimizer.param_groups:
                 if "capturable" in group:

@@ -901,6 +901,10 @@ def test_an_attack_of_another_library_holds_its_model():
     peer = pytest.importorskip("torchattacks").PGD(MODEL, 0.015, 0.004, 10, random_start=False)
     ours = PGD(0.015, step=0.004)
     assert equal(withstood(MODEL, peer, X, Y), withstood(MODEL, ours, X, Y))
+    with torch.inference_mode():
+        assert equal(withstood(MODEL, peer, X + 0, Y), withstood(MODEL, ours, X, Y))
+    with pytest.raises(ValueError, match="holds its model, so its images are made on that one"):
+        transfer_matrix({"a": MODEL, "b": MODEL}, peer, X, Y)
 
 
 def test_a_model_that_works_in_place_leaves_the_images():

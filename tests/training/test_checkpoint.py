@@ -11,6 +11,7 @@ from torch import nn
 
 from hw3lib import training
 from hw3lib.runs import OutOfTime
+from hw3lib.training.progress import Parts
 from tests.processes import FORKS
 from tests.training.test_loop import Regression, fit, same
 
@@ -197,6 +198,19 @@ def test_every_damaged_byte_is_noticed_and_the_run_starts_over(tmp_path, caplog)
     assert same(dict(started_over.state_dict()), dict(fit()[0].state_dict()))
     path.write_bytes(whole)
     assert training.load(path)["progress"]["epoch"] == 2
+
+
+def test_a_model_that_counts_as_false_is_kept_like_any():
+    class Empty(nn.Sequential):
+        """Has a parameter, but no parts to count."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(()))
+
+    model = Empty()
+    parts = Parts(model, torch.optim.SGD(model.parameters(), lr=1.0))
+    assert "weight" in parts.state()["model"]
 
 
 def test_what_is_saved_is_loaded(tmp_path):
