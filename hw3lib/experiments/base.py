@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 Floats = NDArray[np.float64]
 
-Model = TypeVar("Model", bound=nn.Module)
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
 class Experiment(Settings):
@@ -105,7 +105,7 @@ def tensors(weights: Arrays) -> dict[str, Tensor]:
     return {name: torch.from_numpy(value) for name, value in weights.items()}
 
 
-def restored(model: Model, weights: Arrays) -> Model:
+def restored(model: _Model, weights: Arrays) -> _Model:
     """A model with stored weights, in evaluation mode and frozen."""
     model.load_state_dict(tensors(weights))
     return model.eval().requires_grad_(False)
