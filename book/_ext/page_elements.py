@@ -120,7 +120,7 @@ class Tables(SphinxPostTransform):
         """Wrap the tables of a page."""
         for raw in list(self.document.findall(nodes.raw)):
             if "<table" in raw.astext():
-                table = tidy(raw.astext()).replace("<th></th>", "<td></td>")
+                table = re.sub(r"<th( class=.number.)?></th>", "<td></td>", tidy(raw.astext()))
                 table = CELL.sub(lambda cell: cell[1] + with_minus(cell[2]), table)
                 # The theme lets a keyboard reach boxes of this class while they scroll.
                 html = f'<div class="pst-scrollable-table-container">{table}</div>'

@@ -1,5 +1,4 @@
 // A formula that is wider than its column scrolls, so a keyboard has to reach it, as code and tables.
-// Those in a line scroll on a phone, in the element around them.
 addEventListener("load", async () => {
   await window.MathJax?.startup?.promise;
   const watch = new ResizeObserver((entries) => {
@@ -7,7 +6,5 @@ addEventListener("load", async () => {
       if (target.scrollWidth > target.clientWidth + 1) target.tabIndex = 0;
       else target.removeAttribute("tabindex");
   });
-  document
-    .querySelectorAll("mjx-container[display], span.math")
-    .forEach((formula) => watch.observe(formula));
+  document.querySelectorAll("mjx-container[display]").forEach((formula) => watch.observe(formula));
 });

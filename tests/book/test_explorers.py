@@ -408,7 +408,7 @@ def test_epochs_of_the_page_are_those_of_the_run(tab, tmp_path):
     slider.focus()
     for key, epoch in (("End", rows[-1]), ("Home", rows[1])):
         tab.keyboard.press(key)
-        when = f"After epoch {epoch} " if epoch else "Before training "
+        when = "Before training " if int(epoch) == 0 else f"After epoch {epoch} "
         assert said.inner_text().startswith(when)
         assert_greys(pixels(tab), tile(images[rows.index(epoch)], columns=8), 15)
     tab.touchscreen.tap(*centre(slider, x=0.4))  # the third of six
@@ -430,7 +430,7 @@ def test_the_betas_of_the_page_are_those_of_the_sweep(tab, tmp_path):
             grid = tile(scale * run.arrays[name][:16], columns=4)
             assert_greys(pixels(tab, number=number), grid, 255)
         rate, distortion = (run.results["test"][name] for name in ("kl", "nll"))
-        assert f"costs {rate:.1f} nats, and {distortion:.1f} nats" in said.inner_text()
+        assert f"costs {rate:.1f} nats and leaves {distortion:.1f} nats" in said.inner_text()
     slider.focus()
     tab.keyboard.press("ArrowLeft")
     assert said.inner_text().startswith(f"β = {sweep[-2].settings.beta:g}:")
