@@ -275,12 +275,12 @@ def reproduce_command(
 
     entries, device = _wanted(_seeds(seeds), only, planned), _usable(device)
     deadline = _deadline(time_budget)
+    typer.echo(f"checking {len(entries)} canaries", err=True)
     if plan:
         _show_plan(entries, device)
         return
     report = _reporter(len(entries), publish)
     missing = {}
-    typer.echo(f"checking {len(entries)} canaries", err=True)
     for entry in entries:
         if stored := _fresh(entry):
             report(entry, stored, "stored")
@@ -494,7 +494,6 @@ def _show_plan(entries: Sequence[Published], device: str | None) -> None:
 
     name = training.device_name(training.pick_device(device))
     stored = list(runs.stored_runs())
-    typer.echo(f"checking {len(entries)} canaries", err=True)
     bar = tqdm(entries, unit="canary", leave=False, disable=None)  # where there is a screen
     left = [entry.settings for entry in bar if not _fresh(entry)]
     expected = [runs.expected_seconds(settings, stored, name) for settings in left]

@@ -3,7 +3,7 @@ addEventListener("load", async () => {
   await window.MathJax?.startup?.promise;
   const watch = new ResizeObserver((entries) => {
     for (const { target } of entries)
-      if (target.scrollWidth > target.clientWidth + 1) target.tabIndex = 0;
+      if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
       else target.removeAttribute("tabindex");
   });
   document.querySelectorAll("mjx-container[display]").forEach((formula) => watch.observe(formula));

@@ -87,8 +87,8 @@ class Training(Experiment):
     ) -> list[float]:
         """Losses of the first batches of 32 examples, for canaries."""
         parts = training.Parts(model, optimizer, scheduler)
-        draws = objective.draw(data.generator(self.seed, "noise", 1))
-        return training.first_losses(parts, objective, draws, steps, 32)
+        noise = data.generator(self.seed, "noise", 1)
+        return training.first_losses(parts, objective, noise, steps, 32)
 
 
 def course_of(progress: training.Progress, model: nn.Module) -> dict[str, Any]:

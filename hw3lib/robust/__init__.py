@@ -25,7 +25,6 @@ from hw3lib.robust.balls import Norm, Radius
 from hw3lib.robust.checklist import (
     Averaged,
     Finding,
-    StraightThrough,
     catastrophic_overfitting,
     gradient_masking,
 )
@@ -44,7 +43,7 @@ from hw3lib.robust.evaluate import (
     withstood,
 )
 from hw3lib.robust.modes import Classifier
-from hw3lib.robust.resnet import EightBit, Normalize, ResNet
+from hw3lib.robust.resnet import EightBit, Normalize, ResNet, StraightThrough
 
 __all__ = [
     "FGSM",

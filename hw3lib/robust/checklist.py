@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -113,6 +112,10 @@ def gradient_masking(
     Returns:
         The findings by name, those of `CLAIMS`; transfer only if there is a surrogate.
 
+    Raises:
+        ValueError: the model classifies no image rightly, or the attack is targeted.
+        TypeError: the attack is no PGD.
+
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
         >>> x = torch.rand(50, 3, 2, 2, generator=torch.Generator().manual_seed(0))
@@ -189,36 +192,15 @@ class Averaged(nn.Module):
         return torch.stack([self.model(x) for _ in range(self.draws)]).mean(0)
 
 
-class StraightThrough(nn.Module):
-    """What a function makes of pixels, with the gradient of one that does nothing.
-
-    For what cuts or hides the gradient, such as a threshold (BPDA, Athalye et al. 2018; Bengio et
-    al. 2013): `nn.Sequential(StraightThrough(threshold), model)` answers as before, and attacks can
-    follow it. The function keeps the shape of its images.
-
-    Example:
-        >>> x = torch.tensor([0.2, 0.7], requires_grad=True)
-        >>> steps = StraightThrough(lambda x: (x > 0.5).float())(x)
-        >>> steps.sum().backward()
-        >>> steps.tolist(), x.grad.tolist()
-        ([0.0, 1.0], [1.0, 1.0])
-    """
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The function's value; its gradient is that of x."""
-        return self.function(x.detach()).detach() + (x - x.detach())
-
-
 def catastrophic_overfitting(fgsm_accuracy: float, pgd_accuracy: float) -> bool:
     """Whether a model trained against FGSM has learnt to mislead it (Wong et al. 2020).
 
     They describe it, high accuracy under FGSM with almost none under PGD of the same radius, and
     name no threshold. Ours: more than half of the images under FGSM, and less than a tenth of that
     under PGD.
+
+    Raises:
+        ValueError: an accuracy is not a share in [0, 1].
 
     Example:
         >>> catastrophic_overfitting(fgsm_accuracy=0.86, pgd_accuracy=0.0)

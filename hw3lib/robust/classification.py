@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
-from hw3lib.data import to_pixels
 from hw3lib.robust import defenses
-from hw3lib.robust.checks import check_batch, check_logits, checked, checked_pair
+from hw3lib.robust.checks import as_pixels, check_batch, check_logits, checked, checked_pair
 from hw3lib.robust.evaluate import Attacker, withstood
 
 Images = tuple[Tensor, Tensor] | Iterable[Any]
@@ -122,7 +121,7 @@ class Classification:
         for batch in parts:
             x, y = checked_pair(batch)
             if not sizes:
-                check_batch(_pixels(x), y)
+                check_batch(as_pixels(x), y)
             if len(y) > 1:
                 self._begins = sizes <= {1}
                 yield x, y, defenses.draw_seeds(1, generator)[0]
@@ -134,7 +133,7 @@ class Classification:
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss of a batch in nats; sums of the loss and of the clean errors over it."""
-        pixels = _pixels(x)
+        pixels = as_pixels(x)
         if self._begins:
             self._begins = False
             with checked(model, pixels, y):  # looks at the model's answers, too
@@ -150,7 +149,7 @@ class Classification:
             val = zip(*(tensor.split(500) for tensor in val), strict=True)
         for number, batch in enumerate(val):
             x, y = (part.to(device) for part in checked_pair(batch))
-            with checked(model, _pixels(x), y, probe=False) as pixels:
+            with checked(model, as_pixels(x), y, probe=False) as pixels:
                 logits = model(pixels.clone())
                 check_logits(logits, y, len(x))
                 if not number and _are_tensors(self.train):
@@ -174,7 +173,7 @@ def _are_tensors(images: Any) -> TypeGuard[tuple[Tensor, ...]]:
 def _check_images(name: str, images: Any) -> None:
     """Refuse what gives no batches: a data set, arrays, a single tensor, a name."""
     if _are_tensors(images):
-        check_batch(_pixels(images[0]), images[1])
+        check_batch(as_pixels(images[0]), images[1])
         return
     parts = images if isinstance(images, tuple | list) else [images]
     single = any(isinstance(part, str) or hasattr(part, "shape") for part in parts)
@@ -205,7 +204,7 @@ def _told(part: Any) -> str:
 def _described(images: Any) -> str:
     """Shape and checksum of tensors, the first images' and all labels'; how many a loader has."""
     if _are_tensors(images):
-        parts = (255 * _pixels(images[0][:64])).round().byte(), images[1]
+        parts = (255 * as_pixels(images[0][:64])).round().byte(), images[1]
         content = b"".join(part.cpu().contiguous().numpy().tobytes() for part in parts)
         digest = hashlib.sha256(content).hexdigest()[:8]
         return f"{tuple(images[0].shape)} with checksum {digest}"
@@ -213,7 +212,3 @@ def _described(images: Any) -> str:
         return f"{len(images.dataset)} images in {len(images)} batches"
     except (AttributeError, TypeError, NotImplementedError):
         return "batches"
-
-
-def _pixels(x: Tensor) -> Tensor:
-    return to_pixels(x) if x.dtype == torch.uint8 else x

@@ -60,7 +60,7 @@ class Standard:
         generator: torch.Generator | None = None,  # noqa: ARG002 - nothing is random here
     ) -> tuple[Tensor, Tensor]:
         """Mean loss in nats and the clean logits (N, classes), for pixels x and labels y."""
-        logits = answers(model, x)
+        logits = logits_of(model, x)
         return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing), logits.detach()
 
 
@@ -96,9 +96,9 @@ class AdversarialLoss:
     ) -> tuple[Tensor, Tensor]:
         """Mean loss in nats and the clean logits (N, classes), for pixels x and labels y."""
         attacked = attacked_batch(self.attack, model, x, y, self.attack_mode, generator)
-        logits = answers(model, x)
+        logits = logits_of(model, x)
         clean = F.cross_entropy(logits, y)
-        adversarial = F.cross_entropy(answers(model, attacked), y)
+        adversarial = F.cross_entropy(logits_of(model, attacked), y)
         loss: Tensor = self.alpha * clean + (1 - self.alpha) * adversarial
         return loss, logits.detach()
 
@@ -129,7 +129,7 @@ class JoinedBatch:
     ) -> tuple[Tensor, Tensor]:
         """Mean loss in nats and the clean logits (N, classes), for pixels x and labels y."""
         attacked = attacked_batch(self.attack, model, x, y, self.attack_mode, generator)
-        logits = answers(model, torch.cat([x, attacked]))
+        logits = logits_of(model, torch.cat([x, attacked]))
         return F.cross_entropy(logits, y.repeat(2)), logits[: len(x)].detach()
 
 
@@ -182,15 +182,15 @@ class TRADES:
             clean = model(x)
         attack = replace(self.attack, loss=divergence)
         attacked = attacked_batch(attack, model, x, clean, self.attack_mode, generator)
-        logits = answers(model, x)
-        apart = divergence(answers(model, attacked), logits).mean()
+        logits = logits_of(model, x)
+        apart = divergence(logits_of(model, attacked), logits).mean()
         return F.cross_entropy(logits, y) + self.beta * apart, logits.detach()
 
 
 Defense = Annotated[Standard | AdversarialLoss | JoinedBatch | TRADES, Field(discriminator="kind")]
 
 
-def answers(model: nn.Module, x: Tensor) -> Tensor:
+def logits_of(model: nn.Module, x: Tensor) -> Tensor:
     """Logits (N, classes) in float32.
 
     Raises:

@@ -7,7 +7,7 @@ torchvision's; the stem is a 3 x 3 convolution of stride 1, and the max-pool is 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -61,20 +61,48 @@ class Normalize(nn.Module):
         return "mean=[{}], std=[{}]".format(*map(", ".join, numbers))
 
 
-class EightBit(nn.Module):
+class StraightThrough(nn.Module):
+    """What a function makes of pixels, with the gradient of one that does nothing.
+
+    For what cuts or hides the gradient, such as a threshold (BPDA, Athalye et al. 2018; Bengio et
+    al. 2013): `nn.Sequential(StraightThrough(threshold), model)` answers as before, and attacks can
+    follow it. The function keeps the shape of its images.
+
+    Example:
+        >>> x = torch.tensor([0.2, 0.7], requires_grad=True)
+        >>> steps = StraightThrough(lambda x: (x > 0.5).float())(x)
+        >>> steps.sum().backward()
+        >>> steps.tolist(), x.grad.tolist()
+        ([0.0, 1.0], [1.0, 1.0])
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The function's value; its gradient is that of x."""
+        return self.function(x.detach()).detach() + (x - x.detach())
+
+
+class EightBit(StraightThrough):
     """Round pixels to the 256 levels of a saved picture; gradients pass as if it did nothing.
 
     `nn.Sequential(EightBit(), model)` is what a model makes of pictures that were saved as files:
-    an attack withstood by it, but not by the model, does not survive saving. The straight-through
-    gradient (Bengio et al. 2013) keeps the rounding from hiding the model from the attack.
+    an attack withstood by it, but not by the model, does not survive saving. The gradient of
+    `StraightThrough` keeps the rounding from hiding the model from the attack.
 
     Example:
         >>> float(255 * EightBit()(torch.tensor(100.4 / 255)))
         100.0
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + ((x * 255).round() / 255 - x).detach()
+    def __init__(self) -> None:
+        super().__init__(_as_saved)
+
+
+def _as_saved(x: Tensor) -> Tensor:
+    return (x * 255).round() / 255
 
 
 class ResNet(nn.Module):

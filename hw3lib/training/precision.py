@@ -59,14 +59,15 @@ def _remembered(weights: bool) -> str:
     path = cache_dir() / "precision.json"
     try:
         known = dict(json.loads(path.read_text()))
-    except (OSError, ValueError):
+    except (OSError, TypeError, ValueError):
         known = {}
     name = f"{processor()}, torch {torch.__version__}, {'training' if weights else 'attack'}"
     if known.get(name) not in PRECISIONS:
-        seconds = {
-            kind: min(timeit.repeat(partial(_step, kind, weights), number=1, repeat=3))
-            for kind in PRECISIONS
-        }
+        rounds = [  # in turn, since a machine may slow down in between
+            {kind: timeit.timeit(partial(_step, kind, weights), number=1) for kind in PRECISIONS}
+            for _ in range(3)
+        ]
+        seconds = {kind: min(one[kind] for one in rounds) for kind in PRECISIONS}
         logger.info("a step takes %s", ", ".join(f"{s:.3f} s in {n}" for n, s in seconds.items()))
         known[name] = min(seconds, key=seconds.__getitem__)
         text = json.dumps(known, indent=1)

@@ -1,5 +1,7 @@
 """What a device without float64, such as Apple's GPU, has to do."""
 
+import time
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -79,3 +81,23 @@ def test_bfloat16_is_for_cpus_and_cuda_where_it_was_timed(monkeypatch):
     monkeypatch.setattr(precision, "_remembered", lambda weights: "bfloat16")
     assert precision.bfloat16_pays(CPU)
     assert not precision.bfloat16_pays(torch.device("mps"))
+
+
+@pytest.mark.parametrize("slow", precision.PRECISIONS)
+def test_the_precision_whose_step_takes_longer_is_not_taken(slow, tmp_path, monkeypatch):
+    """As a processor may have instructions for bfloat16 that are slower backwards."""
+    calls = []
+
+    def step(kind, weights):
+        calls.append(kind)
+        time.sleep(0.02 * (kind == slow))
+
+    monkeypatch.setenv("HW3_CACHE", str(tmp_path))
+    monkeypatch.setattr(precision, "_step", step)
+    assert precision._remembered.__wrapped__(weights=True) != slow
+    assert calls == list(precision.PRECISIONS) * 3  # in turn
+    assert precision._remembered.__wrapped__(weights=True) != slow
+    assert len(calls) == 6  # the second time it is known
+
+    (tmp_path / "precision.json").write_text("3")
+    assert precision._remembered.__wrapped__(weights=True) != slow
