@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -103,3 +105,14 @@ def test_canary_is_finite_and_repeats():
     canary = settings.canary()
     assert np.isfinite(canary).all()
     assert canary == settings.canary()
+
+
+def test_alignment_beyond_chance_is_a_share_of_the_room_that_chance_leaves():
+    arrays = {
+        "correlations": np.array([[0.6, 0.1, 0.0], [0.2, 0.45, 0.0]]),
+        "joint": np.array([0.8, 0.5, 0.0]),
+        "rotated": np.array([[0.4, 0.8, 0.3], [0.5, 0.9, 0.3], [0.9, 1.0, 0.3]]),
+    }
+    beyond = beta_sweep.excess_alignment(SimpleNamespace(arrays=arrays))
+    # 0.75 and 0.9 where half and nine tenths come by chance; the code says nothing of the third.
+    np.testing.assert_allclose(beyond, [0.5, 0.0, 0.0], atol=1e-12)

@@ -234,10 +234,10 @@ def class_codes(plane: Run, *classes: int) -> NDArray[np.float64]:
     return codes[np.isin(plane.arrays["test_labels"], classes)]
 
 
-def order_p_value(plane: Run, ranks: Mapping[int, int]) -> float:
+def order_correlation(plane: Run, ranks: Mapping[int, int]) -> float:
     """Of `manifold.best_order` for the centres of the classes; `ranks` gives each its place."""
     centres = [class_codes(plane, k).mean(0) for k in ranks]
-    return manifold.best_order(centres, list(ranks.values())).p_value
+    return manifold.best_order(centres, list(ranks.values())).correlation
 
 
 def style_share(plane_map: Run, measure: str) -> float:
@@ -251,7 +251,7 @@ FUNCTIONS: dict[str, Callable[..., Any] | Any] = {
     for function in (
         at_radius, best_validation_accuracy, blocks_of, class_codes, early_excess,
         excess_alignment, history, images_of, kl_errors, less_report, mixture_saving,
-        order_p_value, quadrature_errors, ratio, scores_of, style_share, train_bpd, with_habits,
+        order_correlation, quadrature_errors, ratio, scores_of, style_share, train_bpd, with_habits,
         withstands,
     )
 } | {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from string import ascii_lowercase
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -76,6 +77,16 @@ def sign(fig: Figure, source: str, columns: int | None = None) -> None:
     display({**shown, "text/plain": repr(fig)}, raw=True)
     print(f"Source: {source}")
     plt.close(fig)
+
+
+def letter(fig: Figure) -> None:
+    """Name the panels (a), (b), … for captions: on a phone they stand one below the other."""
+    panels: dict[Any, Axes] = {}
+    for ax in fig.axes:
+        if (place := ax.get_subplotspec()) is not None:
+            panels.setdefault(place, ax)  # two axes that share one panel have one name
+    for name, ax in zip(ascii_lowercase, panels.values(), strict=False):
+        ax.set_title(f"({name})", loc="left")
 
 
 def tile(images: ArrayLike, columns: int, pad: int = 1) -> NDArray[Any]:

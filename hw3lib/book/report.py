@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from hw3lib.experiments.part2.attacked import outcomes
+from hw3lib.experiments.part2.base import AnyAttack
 from hw3lib.files import unsealed
-from hw3lib.runs.store import PUBLISHED
-from hw3lib.stats import Interval, proportion
+from hw3lib.runs.store import PUBLISHED, Run
+from hw3lib.stats import Interval, difference, proportion
 
 REPORT_ATTACKS = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD"}
 """Its columns, and what they are called in `attacked.SUITE`."""
@@ -92,6 +94,37 @@ def reported(networks: Iterable[str]) -> dict[tuple[str, str], float]:
         for column, attack in REPORT_ATTACKS.items()
         if (key := f"q2.{network}.{column}") in evidence()
     }
+
+
+def beside_ours(
+    network: str, run: Run, attacks: Mapping[str, AnyAttack]
+) -> dict[str, dict[str, str]]:
+    """The report's accuracies of a network beside ours, by `label`.
+
+    Args:
+        network: as the names of the report's numbers have it, such as "fgsm_defense".
+        run: of `UnderAttack`.
+        attacks: the run's, by the names of `attacked.SUITE`.
+
+    Returns:
+        What the report prints, ours on the course's images and on all test images, and whether
+        the interval of the difference, over images and printed digits, contains zero.
+    """
+    rows = {}
+    for column, attack in REPORT_ATTACKS.items():
+        if (key := f"q2.{network}.{column}") in evidence():
+            right = outcomes(run, attacks)[attack]
+            ours, every = (
+                proportion(int(mask.sum()), len(mask))
+                for mask in (right[run.arrays["in_course"]], right)
+            )
+            rows[label(key)] = {
+                "report": printed(key),
+                "ours": f"{ours.value:.1%}",
+                "all images": f"{every:.1%}",
+                "agrees": "yes" if 0 in difference(ours, interval(key)) else "no",
+            }
+    return rows
 
 
 @lru_cache(maxsize=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import multiprocessing
 import os
@@ -70,12 +71,16 @@ def compute_all(
 def expected_seconds(settings: Settings, stored: Iterable[Run], device: str) -> float | None:
     """Seconds of the stored run that differs in the fewest settings, in proportion to the epochs.
 
+    Settings within settings count one by one, so an attack makes more difference than a rate.
     None if a device of this name, as their provenance has it, has computed nothing of the kind.
     """
-    compared = type(settings).model_fields.keys() - {"seed", "epochs"}
+
+    def lines(one: Settings) -> set[str]:
+        told = one.model_dump(mode="json", exclude={"seed", "epochs"})
+        return set(json.dumps(told, indent=1).splitlines())
 
     def differing(other: Run) -> int:
-        return sum(getattr(settings, name) != getattr(other.settings, name) for name in compared)
+        return len(lines(settings) ^ lines(other.settings))
 
     alike = [
         one

@@ -32,6 +32,19 @@ def test_panels_draw_every_set_once():
     plt.close(fig)
 
 
+def test_each_panel_has_a_letter_and_keeps_its_title():
+    figures.use_style()  # where a colour bar is no panel
+    fig, axes = plt.subplots(2, 2)
+    fig.colorbar(axes[0, 1].imshow(np.eye(2)), ax=axes[0, 1])
+    axes[0, 0].twinx()
+    axes[1, 0].set_title("a name")
+    figures.letter(fig)
+    assert [ax.get_title("left") for ax in axes.flat] == ["(a)", "(b)", "(c)", "(d)"]
+    assert [ax.get_title("left") for ax in fig.axes[4:]] == ["", ""]
+    assert axes[1, 0].get_title() == "a name"
+    plt.close(fig)
+
+
 def test_a_band_takes_the_colour_of_its_curve():
     fig, ax = plt.subplots()
     (line,) = ax.plot([0, 1], [0, 1], color="C3")

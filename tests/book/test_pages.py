@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 
-from hw3lib.book.picture import SMALLEST
+from hw3lib.book.picture import PHONE, SMALLEST
 from tests.book.notebooks import ROOT
 
 HTML = ROOT / "_build" / "html"
@@ -131,6 +131,14 @@ NOT_LOADED = """async images => {
 }"""
 CUT = """boxes => boxes.filter(b => b.checkVisibility() && b.scrollWidth > b.clientWidth + 1)
   .map(b => b.textContent.trim().slice(0, 80))"""
+WIDER = """formulas => {
+  document.querySelectorAll("details").forEach(fold => fold.open = true);
+  document.querySelectorAll(".toggle-hidden").forEach(
+    fold => fold.classList.remove("toggle-hidden"));
+  const right = box => box.getBoundingClientRect().right;
+  return formulas.filter(f => !f.closest("table, pre") && right(f) > right(f.parentElement) + 1)
+    .map(f => f.textContent.trim().slice(0, 80));
+}"""
 FIRST_PICTURE = """images => images.filter(i => i.checkVisibility())
   .map(i => i.getBoundingClientRect().top + scrollY).sort((a, b) => a - b)[0]"""
 
@@ -186,8 +194,14 @@ def test_page_in_a_browser(visit, page):
     if width > 1000:
         assert visit.all("pre", CUT) == []
         assert visit.all("div.math, mjx-container[display]", CUT) == []
+    else:
+        widths = visit.all("img.figure", "seen => seen.map(i => i.getBoundingClientRect().width)")
+        # By this width the figures tell how large their smallest text is.
+        assert all(width == pytest.approx(PHONE, abs=1) for width in widths if width)
     if page.stem.startswith("q") or page.stem == "intro":
         assert visit.all("img", FIRST_PICTURE) < 2 * SCREENS[width]
+    # Last, for it opens all folds: a formula in a line of text cannot scroll.
+    assert visit.all("span.math", WIDER) == []
     assert visit.said == []
     assert visit.failed == []
     assert [url for url in visit.asked if not url.startswith(("file:", "data:"))] == []

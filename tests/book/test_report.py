@@ -1,11 +1,14 @@
 """The report's numbers come from one file, each with its meaning."""
 
 import re
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from hw3lib import stats
 from hw3lib.book import report
+from hw3lib.experiments.part2.attacked import SUITE
 from hw3lib.runs.store import PUBLISHED
 
 
@@ -16,6 +19,33 @@ def test_a_number_is_found_by_its_name():
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(KeyError, match=r"q1\.8\.test_bpd"):
         report.value("q1.8.tset_bpd")
+
+
+def test_our_accuracies_stand_beside_the_reports_by_both_protocols():
+    """The course counts its own images, for it an image that was wrong before is no success."""
+    right = np.zeros((1 + len(SUITE), 10_000), dtype=bool)
+    names = ["clean", *SUITE]
+    right[names.index("clean"), :9200] = True
+    right[names.index("FGSM"), :1506] = True
+    in_course = np.arange(10_000) < 2500
+    run = SimpleNamespace(
+        settings=SimpleNamespace(attacks=tuple(SUITE.values())),
+        arrays={"right": right, "in_course": in_course},
+    )
+    assert report.beside_ours("fgsm_defense", run, SUITE) == {
+        "FGSM defence, clean": {
+            "report": "92%",
+            "ours": "100.0%",
+            "all images": "92.0% [91.5%, 92.5%]",
+            "agrees": "no",
+        },
+        "FGSM defence, FGSM": {
+            "report": "60.24%",
+            "ours": "60.2%",
+            "all images": "15.1% [14.4%, 15.8%]",
+            "agrees": "yes",
+        },
+    }
 
 
 def test_a_count_of_images_has_its_own_interval():

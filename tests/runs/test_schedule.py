@@ -12,6 +12,9 @@ from hw3lib import data, runs
 from hw3lib.experiments.part1.marginal_likelihood import PosteriorGrid
 from hw3lib.experiments.part1.vae_training import TrainVAE
 from hw3lib.experiments.part2.networks import networks
+from hw3lib.experiments.part2.resnet_training import TrainResNet
+from hw3lib.robust.attacks import PGD
+from hw3lib.robust.defenses import JoinedBatch
 from hw3lib.runs import schedule
 from hw3lib.runs.settings import OutOfTime
 from tests import processes
@@ -112,6 +115,14 @@ def test_a_run_is_expected_to_take_what_the_nearest_one_took(stored, expected):
 def test_what_has_no_epochs_is_expected_to_take_as_long_as_before():
     stored = [took(50, PosteriorGrid(vae=TINY, size=5))]
     assert schedule.expected_seconds(PosteriorGrid(vae=TINY), stored, "this one") == 50
+
+
+def test_a_training_takes_the_time_of_one_without_attacks_whatever_its_rate():
+    stored = [
+        took(900, TrainResNet(defense=JoinedBatch(PGD(8 / 255)))),
+        took(50, TrainResNet(learning_rate=0.3, momentum=0.5, augmented=True)),
+    ]
+    assert schedule.expected_seconds(TrainResNet(), stored, "this one") == 50
 
 
 @pytest.mark.parametrize("before", [None, "7"])

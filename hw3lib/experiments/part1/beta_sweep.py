@@ -95,12 +95,13 @@ def factor_alignment(run: Run) -> Floats:
 
 
 def excess_alignment(run: Run) -> Floats:
-    """Alignment of each factor, (F,), less the median of what random rotations of the codes give.
+    """Alignment of each factor, (F,), beyond chance, as a share of the room that chance leaves.
 
-    The fewer dimensions are left, the more of it comes by chance. 0 where the code says nothing.
+    Chance is the median of what random rotations of the codes give. The fewer dimensions are left,
+    the higher it is, and the less room is left above it. 0 where the code says nothing.
     """
     by_chance = np.median(run.arrays["rotated"], axis=0)
-    return np.nan_to_num(factor_alignment(run) - by_chance)
+    return np.nan_to_num((factor_alignment(run) - by_chance) / (1 - by_chance))
 
 
 def exchange_rates(kl: ArrayLike, nll: ArrayLike) -> Floats:
