@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from string import ascii_lowercase
+from textwrap import fill
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -189,7 +190,7 @@ def grouped(
         error_bars(ax, x, list(found.values()), ls="none", label=name, color=f"C{i}")
         crosses = [(marks or {}).get((name, place), np.nan) for place in found]
         ax.plot(x, crosses, "x", color=f"C{i}", ms=9, mew=2)
-        ax.set_xticks(range(len(found)), list(found))
+        ax.set_xticks(range(len(found)), [fill(place, 8) for place in found])
         ax.set_xlim(-0.5, len(found) - 0.5)
 
 

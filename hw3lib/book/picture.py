@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from xml.sax.saxutils import escape, unescape
 
 import matplotlib.pyplot as plt
@@ -239,7 +240,19 @@ def _narrowed(fig: Figure, columns: int | None) -> Figure:
         )
     for legend in copy.legends:
         legend.set_loc("outside lower center")
+    _turn_crowded_labels(copy)
     return copy
+
+
+def _turn_crowded_labels(fig: Figure) -> None:
+    """Set the labels along an axis upright where they would run into each other."""
+    fig.draw_without_rendering()
+    for ax in fig.axes:
+        labels = [label for label in ax.get_xticklabels() if label.get_text()]
+        boxes = [label.get_window_extent() for label in labels if label.get_visible()]
+        boxes.sort(key=lambda box: box.x0)
+        if any(right.x0 < left.x1 for left, right in pairwise(boxes)):
+            ax.tick_params(axis="x", labelrotation=90)
 
 
 def _stack(fig: Figure, panels: list[Axes], columns: int) -> None:

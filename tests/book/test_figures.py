@@ -58,11 +58,13 @@ def test_a_band_takes_the_colour_of_its_curve():
 def test_series_stand_side_by_side_with_their_marks():
     _, ax = plt.subplots()
     series = {
-        name: {place: Interval(0.1 * k, 0, 1, 10) for k, place in enumerate(("clean", "FGSM"))}
+        name: {
+            place: Interval(0.1 * k, 0, 1, 10) for k, place in enumerate(("clean", "strong PGD"))
+        }
         for name in ("a", "b")
     }
-    figures.grouped(ax, series, {("b", "FGSM"): 0.7})
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["clean", "FGSM"]
+    figures.grouped(ax, series, {("b", "strong PGD"): 0.7})
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["clean", "strong\nPGD"]
     places = [container.lines[0].get_xdata() for container in ax.containers]
     np.testing.assert_allclose(np.mean(places, 0), [0, 1])
     assert (places[0] < places[1]).all()

@@ -136,7 +136,9 @@ WIDER = """formulas => {
   document.querySelectorAll(".toggle-hidden").forEach(
     fold => fold.classList.remove("toggle-hidden"));
   const right = box => box.getBoundingClientRect().right;
-  return formulas.filter(f => !f.closest("table, pre") && right(f) > right(f.parentElement) + 1)
+  const glyphs = f => f.querySelector("svg, mjx-math") ?? f;
+  return formulas.filter(f => f.checkVisibility() && !f.closest("table, pre"))
+    .filter(f => right(glyphs(f)) > right(f.parentElement) + 1)
     .map(f => f.textContent.trim().slice(0, 80));
 }"""
 FIRST_PICTURE = """images => images.filter(i => i.checkVisibility())
