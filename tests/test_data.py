@@ -7,6 +7,7 @@ import shutil
 import struct
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -426,6 +427,23 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path, small_c
     with pytest.raises(data.DataError, match=r"data_batch_3.*asks for"):
         data.load("cifar10", tmp_path)
     assert not made.exists()
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [b"r" + (2**24).to_bytes(4, "little"), b"\x96" + (2**24).to_bytes(8, "little")],
+    ids=["a memo", "an array of bytes"],
+)
+def test_a_few_bytes_of_a_batch_cannot_ask_for_much_memory(tmp_path, small_cifar, asks):
+    """Pickle's own reader would take 16 times the number, of a memo, whatever the file holds."""
+    path = write_batches(tmp_path, small_cifar, new_pickle) / "test_batch"
+    path.write_bytes(b"\x80\x05]" + asks + b".")
+    tracemalloc.start()
+    with pytest.raises(data.DataError, match="test_batch"):
+        datafiles._array("cifar10", "x_test", [path], datafiles._read_batch)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.5 * 2**24
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pickle's own

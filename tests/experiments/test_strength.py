@@ -57,6 +57,7 @@ def test_three_libraries_agree(cache):
     assert (right[0] > right[1]).all()
 
 
+@pytest.mark.long
 def test_the_referee_leaves_no_more_than_our_attack(cache):
     pytest.importorskip("torchattacks")
     drawn = torch.random.get_rng_state()

@@ -22,6 +22,10 @@ from tests import processes
 TINY = TrainVAE(dataset="digits", latent_dim=2, num_filters=2, epochs=1)
 
 
+TWO = pytest.param(2, marks=pytest.mark.long)
+"""Jobs whose processes take their time to start."""
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("HW3_CACHE", str(tmp_path / "cache"))
@@ -53,7 +57,7 @@ def test_several_at_a_time_give_the_same_and_each_waits_for_what_it_needs():
     assert again.results["test"] == pytest.approx(done[order.index(TINY)].results["test"], rel=1e-5)
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, TWO])
 def test_what_another_needs_is_computed_once_whatever_the_order(jobs, quick_processes):
     grid = PosteriorGrid(vae=TINY, size=5)
     done = [run.settings for run in schedule.compute_all([grid, TINY], jobs=jobs)]
@@ -67,7 +71,7 @@ def test_out_of_time_keeps_what_is_finished(jobs, quick_processes):
     assert runs.find(TINY) is None
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, TWO])
 def test_a_failure_comes_last_and_stops_only_what_needs_it(
     jobs, monkeypatch, tmp_path, caplog, quick_processes
 ):
@@ -79,6 +83,7 @@ def test_a_failure_comes_last_and_stops_only_what_needs_it(
     assert f"{broken.describe()} failed" in caplog.text
 
 
+@pytest.mark.long
 def test_runs_that_share_a_checkpoint_are_not_computed_at_the_same_time(quick_processes):
     """Two processes would resume from one file and overwrite it; the longer run goes on from it."""
     longer = TINY.changed(epochs=3)
