@@ -357,7 +357,7 @@ def test_mutual_information_of_collapsed_posteriors_is_zero():
     assert value == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize("stds", [(1.0, 1.0), (0.4, 2.5)])
+@pytest.mark.parametrize("stds", [(1.0, 1.0), (0.4, 1.5)])  # not the inverse of each other
 def test_mutual_information_of_two_posteriors_is_that_by_quadrature(stds):
     """N(-1, std^2) and N(1, std^2), each for half of the images."""
     means, log_stds = torch.tensor([[-1.0], [1.0]]), torch.tensor(stds)[:, None].log()

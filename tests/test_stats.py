@@ -315,3 +315,16 @@ def test_a_slope_has_two_degrees_of_freedom_less_than_points():
     half = fit.stderr * scipy.stats.t(df=3).ppf(0.975)
     interval = stats.slope(x, y)
     assert (interval.high - interval.value) == pytest.approx(half, rel=1e-9)
+
+
+def test_the_bootstrap_takes_as_many_resamplings_as_asked():
+    x = np.random.default_rng(0).normal(size=30)
+    few, many = (stats.bootstrap_interval(x, resamples=num) for num in (3, 3000))
+    assert few.value == many.value
+    assert few.high - few.low < many.high - many.low
+
+
+def test_the_two_way_interval_of_two_images_or_of_one_is_students():
+    assert stats.two_way_interval([[0.0, 1.0]]) == stats.mean_interval([0.0, 1.0])
+    alone = stats.two_way_interval([[3.0]])
+    assert (alone.value, alone.known) == (3.0, False)

@@ -186,6 +186,17 @@ def test_weights_are_numbers_that_mean_something(make, name, wrong):
     assert getattr(make(**{name: 1}), name) == 1
 
 
+@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("wrap", WITH_ATTACK)
+def test_each_defence_attacks_in_the_mode_that_is_asked_for(wrap, mode):
+    model, modes = network().train(), []
+    model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    defense = wrap(STARTED, attack_mode=mode)
+    defense.loss(model, *batch(), torch.Generator().manual_seed(0))
+    assert (False in modes) == (mode == "eval")
+    assert modes[-1]  # what is learnt from is seen in training mode
+
+
 @pytest.mark.parametrize("wrap", WITH_ATTACK)
 def test_what_no_defence_can_use_is_refused_when_it_is_made(wrap):
     with pytest.raises(ValueError, match="towards their true labels; pass an untargeted attack"):
