@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from hw3lib.experiments.part2.attacked import outcomes
+from hw3lib.experiments.part2.attacked import intervals
 from hw3lib.experiments.part2.base import AnyAttack
 from hw3lib.files import unsealed
 from hw3lib.runs.store import PUBLISHED, Run
@@ -91,8 +91,7 @@ def reported(networks: Iterable[str]) -> dict[tuple[str, str], float]:
     return {
         (network, attack): value(key)
         for network in networks
-        for column, attack in REPORT_ATTACKS.items()
-        if (key := f"q2.{network}.{column}") in evidence()
+        for attack, key in _accuracies(network).items()
     }
 
 
@@ -110,21 +109,22 @@ def beside_ours(
         What the report prints, ours on the course's images and on all test images, and whether
         the interval of the difference, over images and printed digits, contains zero.
     """
-    rows = {}
-    for column, attack in REPORT_ATTACKS.items():
-        if (key := f"q2.{network}.{column}") in evidence():
-            right = outcomes(run, attacks)[attack]
-            ours, every = (
-                proportion(int(mask.sum()), len(mask))
-                for mask in (right[run.arrays["in_course"]], right)
-            )
-            rows[label(key)] = {
-                "report": printed(key),
-                "ours": f"{ours.value:.1%}",
-                "all images": f"{every:.1%}",
-                "agrees": "yes" if 0 in difference(ours, interval(key)) else "no",
-            }
+    rows, found = {}, intervals(run, attacks)
+    for attack, key in _accuracies(network).items():
+        ours = found[attack]["course"]
+        rows[label(key)] = {
+            "report": printed(key),
+            "ours": f"{ours.value:.1%}",
+            "all images": f"{found[attack]['honest']:.1%}",
+            "agrees": "yes" if 0 in difference(ours, interval(key)) else "no",
+        }
     return rows
+
+
+def _accuracies(network: str) -> dict[str, str]:
+    """By attack, the names of the report's accuracies of a network, as far as it has them."""
+    keys = {attack: f"q2.{network}.{column}" for column, attack in REPORT_ATTACKS.items()}
+    return {attack: key for attack, key in keys.items() if key in evidence()}
 
 
 @lru_cache(maxsize=1)

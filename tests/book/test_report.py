@@ -1,6 +1,7 @@
 """The report's numbers come from one file, each with its meaning."""
 
 import re
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,7 +31,10 @@ def test_our_accuracies_stand_beside_the_reports_by_both_protocols():
     in_course = np.arange(10_000) < 2500
     run = SimpleNamespace(
         settings=SimpleNamespace(attacks=tuple(SUITE.values())),
-        arrays={"right": right, "in_course": in_course},
+        results={
+            kind: [asdict(stats.proportion(int(row.sum()), len(row))) for row in rows]
+            for kind, rows in (("course", right[:, in_course]), ("honest", right))
+        },
     )
     assert report.beside_ours("fgsm_defense", run, SUITE) == {
         "FGSM defence, clean": {
